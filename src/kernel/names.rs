@@ -1,0 +1,101 @@
+//! The few names of a kernel that lead to its log, from whatever source.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::arch::Arch;
+
+/// Where a kernel's names were taken from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The symbol table of an ELF file.
+    Elf(PathBuf),
+    /// A `System.map`.
+    SystemMap(PathBuf),
+    /// kallsyms inside a kernel image file.
+    ImageKallsyms(PathBuf),
+    /// kallsyms in guest memory.
+    GuestKallsyms,
+    /// No names: structures recognised in guest memory.
+    Scan,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Elf(path) => write!(f, "symbols of {}", path.display()),
+            Self::SystemMap(path) => write!(f, "{}", path.display()),
+            Self::ImageKallsyms(path) => write!(f, "kallsyms of {}", path.display()),
+            Self::GuestKallsyms => f.write_str("kallsyms in guest memory"),
+            Self::Scan => f.write_str("a scan of guest memory"),
+        }
+    }
+}
+
+/// One symbol of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// Effective address, as linked.
+    pub address: u64,
+    /// Size in bytes; 0 where the source gives none.
+    pub size: u64,
+}
+
+/// The symbols that a log can be found by; sources keep these and no others.
+pub const WANTED: &[&str] = &[
+    // Every format: 5.10+ (prb), 3.5-5.9 (log_first_idx ..), before (log_end ..).
+    "prb",
+    "_printk_rb_static_descs",
+    "_printk_rb_static_infos",
+    "__log_buf",
+    "log_buf",
+    "log_buf_len",
+    "log_first_seq",
+    "log_first_idx",
+    "log_next_seq",
+    "log_next_idx",
+    "cont",
+    "log_start",
+    "log_end",
+    "logged_chars",
+    "con_start",
+    // Identity and address rule.
+    "linux_banner",
+    "_stext",
+    "_text",
+    "_end",
+    "memstart_addr",
+    "kernstart_addr",
+    "kernstart_virt_addr",
+    // Consoles: whether one is registered, and what it has printed.
+    "console_list",
+    "console_drivers",
+    "console_seq",
+    // BTF, where the kernel carries it.
+    "__start_BTF",
+    "__stop_BTF",
+];
+
+/// The names of one kernel.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// Where they come from.
+    pub source: Source,
+    /// What the kernel was compiled for; `None` where the source does not say
+    /// (System.map gives the word size only by its addresses).
+    pub arch: Option<Arch>,
+    /// `linux_banner`'s text without its newline, where the source holds it.
+    pub banner: Option<Vec<u8>>,
+    /// The [`WANTED`] symbols that exist. Where a name is ambiguous (`cont`,
+    /// `log_buf`), the one of `kernel/printk`.
+    pub symbols: BTreeMap<String, Symbol>,
+}
+
+impl Names {
+    /// The effective address of a symbol, as linked.
+    #[must_use]
+    pub fn address(&self, name: &str) -> Option<u64> {
+        self.symbols.get(name).map(|symbol| symbol.address)
+    }
+}
