@@ -12,18 +12,26 @@
 //!   pass on its end.
 //! - [`terminal`]: what the user types on its way to QEMU, the key among it,
 //!   and the report written in one piece.
+//! - [`watch`]: when to report, and the way from question to answer.
 //! - [`monitor`]: the QMP connection.
 //! - [`guest`]: guest memory, by real and by effective address.
 //! - [`kernel`]: what is known of the kernel in the guest: names, identity,
 //!   where its log is.
 //! - [`printk`]: the log buffer, from bytes to records.
 //! - [`report`]: from records to text.
-//! - [`watch`]: when to report.
 //!
 //! `printk` knows nothing of QEMU, `monitor` nothing of kernels, `report`
-//! nothing of either. `sys` holds the only unsafe code.
+//! nothing of either. [`sys`] holds the only unsafe code.
 
 pub mod arch;
+pub mod cli;
 pub mod guest;
 pub mod kernel;
+pub mod launch;
+pub mod monitor;
 pub mod printk;
+pub mod report;
+pub mod sys;
+pub mod terminal;
+pub mod trace;
+pub mod watch;

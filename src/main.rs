@@ -1,3 +1,44 @@
-//! The command.
+//! The command: our words are told from QEMU's, and QEMU is run to its end.
 
-fn main() {}
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use qemu_logbuf::cli::{self, Request};
+use qemu_logbuf::{launch, sys, trace};
+
+fn main() -> ExitCode {
+    let inheritance = sys::Inheritance::note();
+    let mut arguments = std::env::args_os();
+    let argv0 = arguments.next().unwrap_or_else(|| OsString::from("qemu-logbuf"));
+    let words = cli::split(arguments);
+    let options = match cli::request(&words.ours, |name| std::env::var_os(name)) {
+        Ok(Request::Help) => return say(&cli::help()),
+        Ok(Request::Version) => return say(concat!("qemu-logbuf ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Request::Run(options)) => options,
+        Err(error) => return complain(&error, 2),
+    };
+    if let Some(path) = &options.debug
+        && let Err(error) = trace::open(path)
+    {
+        return complain(&format!("cannot write {}: {error}; name another --logbuf-debug file", path.display()), 2);
+    }
+    match launch::run(inheritance, &argv0, &words.theirs, options) {
+        Ok(end) => end.pass_on(),
+        Err(error) => complain(&error, error.status()),
+    }
+}
+
+/// Answer a question about ourselves on stdout.
+fn say(text: &str) -> ExitCode {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// One line on stderr, and the status to end with.
+fn complain(error: &dyn std::fmt::Display, status: u8) -> ExitCode {
+    eprintln!("qemu-logbuf: {error}");
+    ExitCode::from(status)
+}

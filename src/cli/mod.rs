@@ -1,0 +1,16 @@
+//! Which words of the command line are ours, and what they ask for.
+//!
+//! Only words that begin with `--logbuf-` are ours; everything else is
+//! QEMU's and is never looked at here. Nothing in this room does I/O.
+
+#![forbid(unsafe_code)]
+
+mod key;
+mod options;
+mod split;
+mod words;
+
+pub use key::{KeyChoice, KeySequence};
+pub use options::{Options, Request, UsageError, request};
+pub use split::{Words, split};
+pub use words::{command, help};

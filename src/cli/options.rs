@@ -1,0 +1,217 @@
+//! From our words to typed options.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::key::KeyChoice;
+use super::words::{WORDS, command, variable};
+
+/// When to use colours.
+pub use crate::report::ColorChoice;
+
+/// What the user asked of us, all of it valid.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The real QEMU, where the user names it.
+    pub qemu: Option<PathBuf>,
+    /// The kernel's symbols, where the user names them.
+    pub vmlinux: Option<PathBuf>,
+    /// The key that asks.
+    pub key: KeyChoice,
+    /// Colours or not.
+    pub color: ColorChoice,
+    /// The file that reports go to, instead of terminal or stderr.
+    pub output: Option<PathBuf>,
+    /// The file that says what we do.
+    pub debug: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Show our help.
+    Help,
+    /// Show our version.
+    Version,
+    /// Run QEMU.
+    Run(Options),
+}
+
+/// A word of ours that is wrong, in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Read our words, and their twins in the environment.
+///
+/// # Errors
+/// A sentence naming the word or variable that is unknown or has a bad
+/// value, and the nearest right one.
+pub fn request(
+    ours: &[OsString],
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Request, UsageError> {
+    let matches = command().try_get_matches_from(ours).map_err(|error| explain(&error))?;
+    if matches.get_flag("help") {
+        return Ok(Request::Help);
+    }
+    if matches.get_flag("version") {
+        return Ok(Request::Version);
+    }
+    // The value of a word and the name to blame for it.
+    let value = |name: &str| -> Option<(String, OsString)> {
+        if let Some(value) = matches.get_one::<OsString>(name) {
+            return Some((format!("--logbuf-{name}"), value.clone()));
+        }
+        let variable = variable(name);
+        environment(&variable).filter(|value| !value.is_empty()).map(|value| (variable, value))
+    };
+    let path = |name: &str| value(name).map(|(_, value)| PathBuf::from(value));
+    let mut options = Options {
+        qemu: path("qemu"),
+        vmlinux: path("vmlinux"),
+        output: path("output"),
+        debug: path("debug"),
+        ..Options::default()
+    };
+    if let Some((blame, text)) = value("key") {
+        options.key = KeyChoice::parse(&text.to_string_lossy())
+            .map_err(|why| UsageError(format!("bad value for {blame}: {why}")))?;
+    }
+    if let Some((blame, text)) = value("color") {
+        options.color = match choice("color", &blame, &text)? {
+            "always" => ColorChoice::Always,
+            "never" => ColorChoice::Never,
+            _ => ColorChoice::Auto,
+        };
+    }
+    Ok(Request::Run(options))
+}
+
+/// One of the few values that a word may have.
+fn choice(name: &str, blame: &str, text: &OsStr) -> Result<&'static str, UsageError> {
+    let choices = WORDS.iter().find(|word| word.name == name).map_or(&[][..], |word| word.choices);
+    choices.iter().copied().find(|choice| text == *choice).ok_or_else(|| {
+        UsageError(format!(
+            "bad value '{}' for {blame}; it may be {}",
+            text.to_string_lossy(),
+            choices.join(", ")
+        ))
+    })
+}
+
+/// The parser's complaint, in one sentence.
+fn explain(error: &clap::Error) -> UsageError {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    let name = context(ContextKind::InvalidArg).unwrap_or_default();
+    // clap names an argument with its value's placeholder, as `--x=<FILE>`.
+    let plain = name.split(['=', ' ']).next().unwrap_or_default().to_owned();
+    let known = WORDS.iter().find(|word| plain == format!("--logbuf-{}", word.name));
+    UsageError(match (error.kind(), known) {
+        (ErrorKind::UnknownArgument, _) => match context(ContextKind::SuggestedArg).or_else(|| nearest(&plain)) {
+            Some(right) => format!("there is no {plain}; did you mean {right}?"),
+            None => format!("there is no {plain}; --logbuf-help lists what there is"),
+        },
+        (_, Some(word)) if word.value.is_some() => format!(
+            "{plain} needs a value: {plain}={}",
+            word.value.unwrap_or_default()
+        ),
+        (_, Some(_)) => format!("{plain} takes no value"),
+        _ => format!("cannot read {plain}; --logbuf-help lists what there is"),
+    })
+}
+
+/// The word that shares the longest beginning with a wrong one.
+fn nearest(wrong: &str) -> Option<String> {
+    let tail = wrong.strip_prefix("--logbuf-")?;
+    let shared = |name: &str| name.bytes().zip(tail.bytes()).take_while(|(a, b)| a == b).count();
+    WORDS
+        .iter()
+        .map(|word| (shared(word.name), word.name))
+        .filter(|(shared, _)| *shared > 0)
+        .max_by_key(|(shared, _)| *shared)
+        .map(|(_, name)| format!("--logbuf-{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(ours: &[&str], environment: &[(&str, &str)]) -> Result<Request, String> {
+        let ours: Vec<OsString> = ours.iter().map(OsString::from).collect();
+        request(&ours, |name| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    fn run(ours: &[&str], environment: &[(&str, &str)]) -> Options {
+        match read(ours, environment) {
+            Ok(Request::Run(options)) => options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_option_wins_over_the_environment_and_the_last_option_over_the_first() {
+        let options = run(
+            &["--logbuf-vmlinux=a", "--logbuf-vmlinux=b"],
+            &[("QEMU_LOGBUF_VMLINUX", "c"), ("QEMU_LOGBUF_COLOR", "never"), ("QEMU_LOGBUF_QEMU", "")],
+        );
+        assert_eq!(options.vmlinux, Some(PathBuf::from("b")));
+        assert_eq!(options.color, ColorChoice::Never);
+        assert_eq!(options.qemu, None);
+    }
+
+    #[test]
+    fn a_wrong_word_is_named_with_the_nearest_right_one() {
+        assert_eq!(
+            read(&["--logbuf-vmlinu=x"], &[]),
+            Err("there is no --logbuf-vmlinu; did you mean --logbuf-vmlinux?".to_owned())
+        );
+        assert_eq!(
+            read(&["--logbuf-colour=auto"], &[]),
+            Err("there is no --logbuf-colour; did you mean --logbuf-color?".to_owned())
+        );
+        assert_eq!(
+            read(&["--logbuf-zzz"], &[]),
+            Err("there is no --logbuf-zzz; --logbuf-help lists what there is".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_the_right_ones() {
+        assert_eq!(
+            read(&["--logbuf-color=blue"], &[]),
+            Err("bad value 'blue' for --logbuf-color; it may be auto, always, never".to_owned())
+        );
+        assert!(read(&[], &[("QEMU_LOGBUF_KEY", "q")]).unwrap_err().contains("QEMU_LOGBUF_KEY"));
+        assert_eq!(
+            read(&["--logbuf-vmlinux"], &[]),
+            Err("--logbuf-vmlinux needs a value: --logbuf-vmlinux=FILE".to_owned())
+        );
+        assert_eq!(read(&["--logbuf-help=x"], &[]), Err("--logbuf-help takes no value".to_owned()));
+    }
+
+    #[test]
+    fn values_need_not_be_utf8() {
+        use std::os::unix::ffi::OsStringExt;
+        let ours = [OsString::from_vec(b"--logbuf-vmlinux=\xff".to_vec())];
+        let Ok(Request::Run(options)) = request(&ours, |_| None) else { panic!() };
+        assert_eq!(options.vmlinux, Some(PathBuf::from(OsString::from_vec(vec![0xff]))));
+    }
+}

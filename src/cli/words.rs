@@ -1,0 +1,115 @@
+//! The definition of our words: names, values and one line of help each.
+//!
+//! The parser, `--logbuf-help` and the test that holds the man page to them
+//! all read this one list.
+
+use clap::{Arg, ArgAction, Command};
+
+/// One word of ours.
+pub(super) struct Word {
+    /// The name after `--logbuf-`.
+    pub name: &'static str,
+    /// What stands for its value in the help; `None` for a flag.
+    pub value: Option<&'static str>,
+    /// The values it may have, where they are few.
+    pub choices: &'static [&'static str],
+    /// One line of help.
+    pub help: &'static str,
+}
+
+const fn word(name: &'static str, value: Option<&'static str>, help: &'static str) -> Word {
+    Word { name, value, choices: &[], help }
+}
+
+/// Every word, in the order of the help.
+pub(super) const WORDS: &[Word] = &[
+    word("qemu", Some("PATH"), "the real QEMU [the next one of the same name in PATH]"),
+    word("vmlinux", Some("FILE"), "the kernel's symbols: an ELF vmlinux or a System.map [-kernel's]"),
+    word("key", Some("KEY"), "the key that asks: 'ctrl-] l', 'ctrl-t', off [Ctrl-a l, or Ctrl-] l where QEMU has no keys]"),
+    Word {
+        name: "color",
+        value: Some("WHEN"),
+        choices: &["auto", "always", "never"],
+        help: "colours: auto, always, never [auto]",
+    },
+    word("output", Some("FILE"), "append reports to FILE instead of showing them"),
+    word("debug", Some("FILE"), "append what qemu-logbuf does to FILE"),
+    word("help", None, "show this help"),
+    word("version", None, "show the version of qemu-logbuf"),
+];
+
+/// The environment twin of a word: `QEMU_LOGBUF_` and its name in capitals.
+pub(super) fn variable(name: &str) -> String {
+    format!("QEMU_LOGBUF_{}", name.replace('-', "_").to_ascii_uppercase())
+}
+
+/// Our words, for the parser.
+#[must_use]
+pub fn command() -> Command {
+    let mut command = Command::new("qemu-logbuf")
+        .version(env!("CARGO_PKG_VERSION"))
+        .no_binary_name(true)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .args_override_self(true);
+    for word in WORDS {
+        let arg = Arg::new(word.name).long(format!("logbuf-{}", word.name)).help(word.help);
+        let arg = match word.value {
+            None => arg.action(ArgAction::SetTrue),
+            Some(value) => arg
+                .value_name(value)
+                .require_equals(true)
+                .value_parser(clap::value_parser!(std::ffi::OsString)),
+        };
+        command = command.arg(arg);
+    }
+    command
+}
+
+/// The text of `--logbuf-help`.
+#[must_use]
+pub fn help() -> String {
+    let mut text = String::from(
+        "qemu-logbuf: a drop-in qemu-system-ppc64 that shows the kernel's log with one key
+
+Usage: qemu-logbuf [--logbuf-OPTION...] [QEMU's own options, unchanged]
+   or: a symlink or alias named qemu-system-ppc64, used as QEMU itself
+
+While the guest runs or hangs: press Ctrl-a l, or run pkill -USR1 qemu-logbuf
+
+",
+    );
+    let head = |word: &Word| match word.value {
+        Some(value) => format!("--logbuf-{}={value}", word.name),
+        None => format!("--logbuf-{}", word.name),
+    };
+    let width = WORDS.iter().map(|word| head(word).len()).max().unwrap_or(0);
+    for word in WORDS {
+        text.push_str(&format!("  {:width$}  {}\n", head(word), word.help));
+    }
+    text.push_str(
+        "
+Each has a twin in the environment, QEMU_LOGBUF_QEMU and so on; the option
+wins. QEMU's own help: -h. The manual: man qemu-logbuf
+",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_every_word() {
+        let help = help();
+        for word in WORDS {
+            assert!(help.contains(&format!("--logbuf-{}", word.name)), "{}", word.name);
+        }
+    }
+}

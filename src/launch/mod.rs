@@ -1,0 +1,175 @@
+//! The real QEMU: find it, read its command line, start it, pass on its end.
+
+#![forbid(unsafe_code)]
+
+mod channel;
+mod command_line;
+mod end;
+mod find;
+mod session;
+mod signals;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::unistd::Pid;
+
+pub use command_line::{CommandLine, StdioUse};
+pub use end::End;
+pub use find::{NotFound, Qemu, find};
+
+use crate::cli::Options;
+use crate::sys::{self, Child, Inheritance};
+use crate::terminal::{Keys, Modes, Relay, is_terminal};
+use crate::watch::{Desk, Guest, Observer};
+use channel::Channel;
+use session::Session;
+use signals::Signals;
+
+/// Carried only across an exec of QEMU in our place: the process id, by which
+/// a wrapper that leads back to us is recognised.
+const EXEC_GUARD: &str = "QEMU_LOGBUF_EXEC";
+
+/// Why QEMU could not be started, with the exit status a shell would give.
+#[derive(Debug)]
+pub enum LaunchError {
+    /// There is none.
+    NotFound(NotFound),
+    /// The one that was found leads back to us.
+    Loop,
+    /// It could not be executed.
+    Exec(OsString, io::Error),
+    /// The host refused something we cannot do without.
+    Host(io::Error),
+}
+
+impl LaunchError {
+    /// As a shell: 127 where there is nothing to run, 126 where it can't be.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::NotFound(_) | Self::Loop => 127,
+            Self::Exec(_, error) if error.kind() == io::ErrorKind::NotFound => 127,
+            Self::Exec(..) => 126,
+            Self::Host(_) => 125,
+        }
+    }
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound(why) => write!(f, "{why}"),
+            Self::Loop => f.write_str(
+                "the QEMU found in PATH is a wrapper that leads back to qemu-logbuf; name the real one with --logbuf-qemu=PATH",
+            ),
+            Self::Exec(path, error) => write!(
+                f,
+                "{} cannot be run: {error}; name the real QEMU with --logbuf-qemu=PATH",
+                path.to_string_lossy()
+            ),
+            Self::Host(error) => write!(f, "cannot start QEMU: {error}; free some descriptors or processes and try again"),
+        }
+    }
+}
+
+impl std::error::Error for LaunchError {}
+
+impl From<io::Error> for LaunchError {
+    fn from(error: io::Error) -> Self {
+        Self::Host(error)
+    }
+}
+
+/// Run QEMU with `words`, as `argv0` and `options` say, to its end.
+///
+/// # Errors
+/// [`LaunchError`] where it could not be started.
+pub fn run(
+    inheritance: Inheritance,
+    argv0: &std::ffi::OsStr,
+    words: &[OsString],
+    options: Options,
+) -> Result<End, LaunchError> {
+    if channel::is_wrapped(words) || came_back() {
+        return Err(LaunchError::Loop);
+    }
+    let qemu = find(argv0, options.qemu.as_deref()).map_err(LaunchError::NotFound)?;
+    let line = CommandLine::read(words);
+    crate::trace!("QEMU is {}; {line:?}", qemu.path.display());
+    if line.daemonize {
+        return Err(become_qemu(&qemu, words, inheritance));
+    }
+    start(&qemu, words, &line, inheritance, options)
+}
+
+/// Whether an exec of ours has come back to us.
+fn came_back() -> bool {
+    std::env::var(EXEC_GUARD).is_ok_and(|pid| pid == std::process::id().to_string())
+}
+
+/// Let QEMU take our place: it detaches itself, and a parent would only be in
+/// its way.
+fn become_qemu(qemu: &Qemu, words: &[OsString], inheritance: Inheritance) -> LaunchError {
+    let mut command = Command::new(&qemu.path);
+    command.arg0(&qemu.argv0).args(words).env(EXEC_GUARD, std::process::id().to_string());
+    sys::prepare(&mut command, Child { inheritance, stdin: None, kept: Vec::new(), parent: None });
+    LaunchError::Exec(qemu.path.clone().into(), command.exec())
+}
+
+/// Start QEMU as our child and stay until it ends.
+fn start(
+    qemu: &Qemu,
+    words: &[OsString],
+    line: &CommandLine,
+    inheritance: Inheritance,
+    options: Options,
+) -> Result<End, LaunchError> {
+    let signals = Signals::catch()?;
+    let modes = Modes::note();
+    let on_terminal = inheritance.was_open(0) && is_terminal(0);
+    let relay = on_terminal.then(|| Relay::open(line.reads_stdin_unseen)).and_then(Result::ok);
+    let (relay, stdin) = relay.unzip();
+    // Without a channel QEMU still runs; only the log can't be had.
+    let channel = Channel::open();
+    let guest = Guest::new(line, &options);
+
+    let mut command = Command::new(&qemu.path);
+    command.arg0(&qemu.argv0);
+    let (channel, kept) = match channel {
+        Ok(mut channel) => {
+            command.args(&channel.words);
+            let kept = std::mem::take(&mut channel.inherited);
+            (Ok(channel), kept)
+        }
+        Err(error) => (Err(error), Vec::new()),
+    };
+    command.args(words);
+    let child = Child { inheritance: inheritance.clone(), stdin, kept, parent: Some(Pid::this()) };
+    sys::prepare(&mut command, child);
+    let child = command
+        .spawn()
+        .map_err(|error| LaunchError::Exec(qemu.path.clone().into(), error))?;
+    // Drops our copies of what QEMU inherited.
+    drop(command);
+    let pid = Pid::from_raw(child.id().try_into().unwrap_or(0));
+    crate::trace!("QEMU runs as {pid}");
+    inheritance.close_descriptors();
+    if line.exit_with_parent {
+        // QEMU follows its parent, and that is us: so we follow ours.
+        let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM);
+    }
+    // So that `pkill -USR1 qemu-logbuf` works whatever the link is called.
+    let _ = nix::sys::prctl::set_name(c"qemu-logbuf");
+
+    let keys = Keys::new(options.key, line.stdio, line.escape);
+    let observer = Observer::new(guest, channel.map(Into::into), pid, &options);
+    let session =
+        Session { qemu: pid, signals, relay, keys, desk: Desk::open(observer)? };
+    let end = session.run();
+    modes.restore();
+    Ok(end?)
+}

@@ -1,0 +1,196 @@
+//! QEMU's life, watched from its parent: one loop that waits for whatever
+//! comes next and sleeps otherwise.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use super::end::End;
+use super::signals::{Notice, Signals};
+use crate::sys;
+use crate::terminal::{Destination, Keys, Relay};
+use crate::watch::Desk;
+
+/// How often to look whether QEMU has read what came before an end of file.
+const END_OF_FILE_RETRY: Duration = Duration::from_millis(5);
+
+/// A running QEMU and what we hold of it.
+pub struct Session {
+    /// QEMU's process.
+    pub qemu: Pid,
+    /// Signals to us.
+    pub signals: Signals,
+    /// The keyboard, where it is a terminal.
+    pub relay: Option<Relay>,
+    /// The watch over what is typed.
+    pub keys: Keys,
+    /// Where questions are answered.
+    pub desk: Desk,
+}
+
+/// What woke the loop.
+#[derive(Clone, Copy, Default)]
+struct Woken {
+    signals: bool,
+    packets: bool,
+    room: bool,
+    typed: bool,
+    hangup: bool,
+    desk: bool,
+    monitor: bool,
+}
+
+impl Session {
+    /// Stay until QEMU ends; how it did.
+    ///
+    /// # Errors
+    /// Where waiting itself fails, which leaves nothing to do but end.
+    pub fn run(mut self) -> io::Result<End> {
+        loop {
+            let woken = self.wait()?;
+            if woken.signals
+                && let Some(end) = self.take_signals()
+            {
+                self.desk.finish();
+                return Ok(end);
+            }
+            self.take_terminal(woken);
+            if woken.desk {
+                self.desk.collect();
+                if let Some(stdio) = self.desk.stdio_use() {
+                    self.keys.learn(stdio);
+                }
+            }
+            if woken.monitor {
+                self.desk.drain_monitor();
+            }
+        }
+    }
+
+    /// Sleep until something happens.
+    fn wait(&self) -> io::Result<Woken> {
+        let relay = self.relay.as_ref();
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5);
+        let mut add = |fd: BorrowedFd<'_>, flags: PollFlags| {
+            fds.push(PollFd::new(fd, flags));
+            Some(fds.len() - 1)
+        };
+        let signals = add(self.signals.as_fd(), PollFlags::POLLIN);
+        let desk = add(self.desk.as_fd(), PollFlags::POLLIN);
+        let monitor = self.desk.monitor_fd().and_then(|fd| add(fd, PollFlags::POLLIN));
+        let master = relay.and_then(|relay| {
+            let room = if relay.is_full() { PollFlags::POLLOUT } else { PollFlags::empty() };
+            add(relay.master(), PollFlags::POLLIN | room)
+        });
+        let typed = relay
+            .filter(|relay| relay.wants_input())
+            .and_then(|_| add(sys::standard(0), PollFlags::POLLIN));
+        match poll(&mut fds, self.timeout()) {
+            Ok(_) => {}
+            // A stop and continue, or a signal that the next look will find.
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let came = |at: Option<usize>, flags: PollFlags| {
+            at.and_then(|at| fds.get(at)?.revents()).is_some_and(|events| events.intersects(flags))
+        };
+        let any = PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR;
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+        Ok(Woken {
+            signals: came(signals, any),
+            packets: came(master, PollFlags::POLLIN),
+            room: came(master, PollFlags::POLLOUT),
+            typed: came(typed, any),
+            hangup: came(typed, gone),
+            desk: came(desk, any),
+            monitor: came(monitor, any),
+        })
+    }
+
+    /// How long to sleep at most: for ever, but for a key that is held back
+    /// or an end of file that waits.
+    fn timeout(&self) -> PollTimeout {
+        let end = self.relay.as_ref().is_some_and(Relay::ends).then_some(END_OF_FILE_RETRY);
+        let held = self.keys.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        match (end, held) {
+            (Some(wait), None) | (None, Some(wait)) => rounded_up(wait),
+            (Some(a), Some(b)) => rounded_up(a.min(b)),
+            (None, None) => PollTimeout::NONE,
+        }
+    }
+
+    /// Handle signals; QEMU's end, if it has come.
+    fn take_signals(&mut self) -> Option<End> {
+        for notice in self.signals.handle(self.qemu) {
+            match notice {
+                Notice::Ask => self.desk.ask(Destination::Stderr),
+                Notice::Resized => {
+                    if let Some(relay) = &self.relay {
+                        relay.resize();
+                    }
+                }
+                Notice::Continued => {
+                    if let Some(relay) = &mut self.relay {
+                        relay.mirror_again();
+                    }
+                }
+                Notice::Child => {
+                    if let Ok(status) = waitpid(self.qemu, Some(WaitPidFlag::WNOHANG))
+                        && let Some(end) = End::of(status)
+                    {
+                        return Some(end);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Move what was typed, and follow the modes that QEMU sets.
+    fn take_terminal(&mut self, woken: Woken) {
+        let Some(relay) = &mut self.relay else { return };
+        if woken.packets {
+            relay.take_packets();
+        }
+        if woken.room {
+            relay.flush();
+        }
+        relay.flush_end();
+        let mut onward = Vec::new();
+        if woken.typed {
+            let mut typed = [0; 4096];
+            match relay.read_typed(&mut typed) {
+                Some(typed) => {
+                    for _action in self.keys.feed(typed, Instant::now(), &mut onward) {
+                        self.desk.ask(Destination::Terminal);
+                    }
+                }
+                None if woken.hangup => {
+                    // With the pty closed QEMU sees its terminal hang up.
+                    self.relay = None;
+                    return;
+                }
+                None => {
+                    self.keys.release(None, &mut onward);
+                    relay.send(&onward);
+                    relay.end();
+                    return;
+                }
+            }
+        }
+        self.keys.release(Some(Instant::now()), &mut onward);
+        if !onward.is_empty() {
+            relay.send(&onward);
+        }
+    }
+}
+
+/// A time for poll(2), never less than asked for.
+fn rounded_up(wait: Duration) -> PollTimeout {
+    PollTimeout::try_from(wait.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX)
+}

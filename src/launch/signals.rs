@@ -1,0 +1,106 @@
+//! Signals to the launcher, on their way to QEMU.
+//!
+//! What the terminal sends reaches QEMU by itself, as a member of the same
+//! process group; what somebody sends to this process alone is passed on with
+//! the sender's name. SIGUSR1 is ours: QEMU uses it between its own threads.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::libc;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::Pid;
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::{Cause, Origin};
+
+use crate::sys;
+
+/// Passed on to QEMU, whatever it makes of them.
+const FORWARDED: &[libc::c_int] = &[
+    libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR2, libc::SIGALRM,
+    libc::SIGVTALRM, libc::SIGPROF, libc::SIGIO, libc::SIGPWR, libc::SIGABRT, libc::SIGTRAP,
+    libc::SIGSYS, libc::SIGXCPU, libc::SIGXFSZ, libc::SIGSTKFLT, libc::SIGCONT,
+];
+
+/// What a signal means for the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Somebody asks for the log.
+    Ask,
+    /// QEMU changed state: it may have ended.
+    Child,
+    /// We were continued after a stop.
+    Continued,
+    /// The terminal has a new size.
+    Resized,
+}
+
+/// The signals of this process, as notices.
+pub struct Signals {
+    delivery: SignalDelivery<UnixStream, WithOrigin>,
+}
+
+impl Signals {
+    /// Catch them from now on.
+    ///
+    /// # Errors
+    /// Where the host refuses a handler or a socketpair.
+    pub fn catch() -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        let ours = [libc::SIGUSR1, libc::SIGCHLD, libc::SIGWINCH, libc::SIGTSTP];
+        let all = ours.iter().chain(FORWARDED);
+        let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), all)?;
+        // Blocked on entry, these would never come; QEMU gets its own mask back.
+        let mut needed = SigSet::empty();
+        needed.add(Signal::SIGCHLD);
+        needed.add(Signal::SIGUSR1);
+        needed.thread_unblock()?;
+        Ok(Self { delivery })
+    }
+
+    /// Readable when there are signals to handle.
+    #[must_use]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.delivery.get_read().as_fd()
+    }
+
+    /// Handle what has come: pass on to `qemu` what is QEMU's, stop where the
+    /// user stops the job, and tell the rest.
+    pub fn handle(&mut self, qemu: Pid) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for origin in self.delivery.pending() {
+            crate::trace!("{origin:?}");
+            match origin.signal {
+                libc::SIGUSR1 => notices.push(Notice::Ask),
+                libc::SIGCHLD => notices.push(Notice::Child),
+                libc::SIGWINCH => notices.push(Notice::Resized),
+                libc::SIGTSTP => {
+                    forward(qemu, &origin);
+                    sys::stop_here();
+                }
+                libc::SIGCONT => {
+                    forward(qemu, &origin);
+                    notices.push(Notice::Continued);
+                }
+                _ => forward(qemu, &origin),
+            }
+        }
+        notices
+    }
+}
+
+/// Pass a signal on, unless its sender reached QEMU too.
+fn forward(qemu: Pid, origin: &Origin) {
+    // From the kernel: the terminal's, for the whole process group.
+    let Cause::Sent(_) = origin.cause else { return };
+    // QEMU answers to nobody's SIGCONT by name, and a continued process has no
+    // use for a queued one.
+    let sender = match origin.signal {
+        libc::SIGCONT | libc::SIGTSTP => None,
+        _ => origin.process.map(|process| (process.pid, process.uid)),
+    };
+    // It may have ended already.
+    let _ = sys::forward_signal(qemu, origin.signal, sender);
+}

@@ -1,0 +1,319 @@
+//! The only unsafe code: the few system calls that no safe wrapper covers,
+//! and what must happen between fork and exec.
+//!
+//! Each function is small, says what it relies on, and holds no policy.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::unistd::Pid;
+
+/// What the Rust runtime changes before `main`, as it was before: bit `n`
+/// (0 to 2) is set where descriptor `n` was closed, bit 3 where SIGPIPE was
+/// ignored.
+static AT_ENTRY: AtomicU8 = AtomicU8::new(0);
+const SIGPIPE_IGNORED: u8 = 1 << 3;
+
+/// Runs before the Rust runtime, which opens `/dev/null` over closed standard
+/// descriptors and ignores SIGPIPE: QEMU must get them as they were.
+extern "C" fn note_entry() {
+    let mut found = 0;
+    for fd in 0..3 {
+        // SAFETY: F_GETFD reads one descriptor flag and touches no memory.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
+            found |= 1 << fd;
+        }
+    }
+    if disposition(libc::SIGPIPE) == libc::SIG_IGN {
+        found |= SIGPIPE_IGNORED;
+    }
+    AT_ENTRY.store(found, Ordering::Relaxed);
+}
+
+// SAFETY: the section holds pointers to functions that the C runtime calls
+// once before main; `note_entry` has that signature and needs no runtime.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static NOTE_ENTRY: extern "C" fn() = note_entry;
+
+/// The handler of a signal, as a number: `SIG_DFL`, `SIG_IGN` or a function.
+fn disposition(signal: libc::c_int) -> libc::sighandler_t {
+    // SAFETY: an all-zero sigaction is a valid value of that plain struct, and
+    // with a null new action the call only writes the old one into it.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(signal, std::ptr::null(), &raw mut old) == -1 {
+            return libc::SIG_DFL;
+        }
+        old.sa_sigaction
+    }
+}
+
+/// What a child must find as we found it: the signal mask, which signals are
+/// ignored, which standard descriptors are closed and which others are open.
+#[derive(Clone, Debug)]
+pub struct Inheritance {
+    mask: SigSet,
+    ignored: Vec<libc::c_int>,
+    closed: [bool; 3],
+    descriptors: Vec<RawFd>,
+}
+
+impl Inheritance {
+    /// Take it down; to be called before any handler is installed and any
+    /// descriptor opened.
+    #[must_use]
+    pub fn note() -> Self {
+        let at_entry = AT_ENTRY.load(Ordering::Relaxed);
+        let mut ignored: Vec<libc::c_int> = Signal::iterator()
+            .map(|signal| signal as libc::c_int)
+            .filter(|signal| *signal != libc::SIGPIPE && disposition(*signal) == libc::SIG_IGN)
+            .collect();
+        if at_entry & SIGPIPE_IGNORED != 0 {
+            ignored.push(libc::SIGPIPE);
+        }
+        Self {
+            mask: SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty()),
+            ignored,
+            closed: [0, 1, 2].map(|fd| at_entry & (1 << fd) != 0),
+            descriptors: open_descriptors(),
+        }
+    }
+
+    /// Whether standard descriptor `fd` (0 to 2) was open.
+    #[must_use]
+    pub fn was_open(&self, fd: usize) -> bool {
+        self.closed.get(fd).is_some_and(|closed| !closed)
+    }
+
+    /// Close the inherited descriptors above 2: once QEMU has its own copies,
+    /// ours would keep its peers from seeing it end.
+    pub fn close_descriptors(&self) {
+        for fd in &self.descriptors {
+            // SAFETY: they were open before anything of ours was opened, and
+            // nothing in this process owns them.
+            unsafe { libc::close(*fd) };
+        }
+    }
+
+    /// Give it back to this process, between fork and exec or before exec.
+    fn restore(&self) -> io::Result<()> {
+        for signal in &self.ignored {
+            // SAFETY: setting SIG_IGN installs no code of ours.
+            if unsafe { libc::signal(*signal, libc::SIG_IGN) } == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        for (fd, closed) in (0..).zip(self.closed) {
+            if closed {
+                // SAFETY: the child is about to exec; nothing here uses a
+                // standard descriptor any more.
+                unsafe { libc::close(fd) };
+            }
+        }
+        nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None)?;
+        Ok(())
+    }
+}
+
+/// What differs in QEMU from us at the moment of exec.
+#[derive(Debug)]
+pub struct Child {
+    /// Put back as it was at our own start.
+    pub inheritance: Inheritance,
+    /// Becomes descriptor 0, where we stand between the terminal and QEMU.
+    pub stdin: Option<OwnedFd>,
+    /// Descriptors that QEMU inherits under their numbers.
+    pub kept: Vec<OwnedFd>,
+    /// The process whose death takes the child with it; `None` where the
+    /// child is to live alone.
+    pub parent: Option<Pid>,
+}
+
+/// Arrange that `command` execs as `child` says. Works for `spawn` and `exec`.
+pub fn prepare(command: &mut Command, child: Child) {
+    let before_exec = move || -> io::Result<()> {
+        if let Some(parent) = child.parent {
+            // SIGKILL, since that is what killed the parent: every other
+            // deadly signal is passed on while the parent lives.
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            if nix::unistd::getppid() != parent {
+                return Err(Errno::ESRCH.into());
+            }
+        }
+        for fd in &child.kept {
+            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+        }
+        if let Some(stdin) = &child.stdin {
+            nix::unistd::dup2_stdin(stdin)?;
+        }
+        child.inheritance.restore()
+    };
+    // SAFETY: between fork and exec only system calls are made: no allocation
+    // (the error path builds an io::Error from a number), no lock. The process
+    // forks before it starts any thread.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+/// Pass a signal on with its sender's identity, which QEMU prints
+/// ("terminating on signal 15 from pid …"). The kernel lets an unprivileged
+/// process name a sender only with a negative code, so it arrives as queued.
+///
+/// # Errors
+/// As `rt_sigqueueinfo(2)`.
+pub fn forward_signal(to: Pid, signal: i32, sender: Option<(i32, u32)>) -> io::Result<()> {
+    let Some((pid, uid)) = sender else {
+        // SAFETY: kill touches no memory.
+        return Errno::result(unsafe { libc::kill(to.as_raw(), signal) })
+            .map(drop)
+            .map_err(Into::into);
+    };
+    /// `siginfo_t` as the kernel lays it out for a queued signal.
+    #[repr(C)]
+    struct Queued {
+        signo: i32,
+        errno: i32,
+        code: i32,
+        #[cfg(target_pointer_width = "64")]
+        padding: i32,
+        pid: i32,
+        uid: u32,
+        value: usize,
+        rest: [usize; 12],
+    }
+    let info = Queued {
+        signo: signal,
+        errno: 0,
+        code: libc::SI_QUEUE,
+        #[cfg(target_pointer_width = "64")]
+        padding: 0,
+        pid,
+        uid,
+        value: 0,
+        rest: [0; 12],
+    };
+    // SAFETY: `info` is at least as long as what the kernel reads (128 bytes
+    // on 64-bit hosts, checked below) and outlives the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_rt_sigqueueinfo, to.as_raw(), signal, &raw const info)
+    };
+    const _: () = assert!(
+        cfg!(not(target_pointer_width = "64")) || size_of::<Queued>() >= size_of::<libc::siginfo_t>()
+    );
+    Errno::result(result).map(drop).map_err(Into::into)
+}
+
+/// Stop as SIGTSTP stops a process without a handler, and return when
+/// continued. In an orphaned process group the kernel ignores it, as it would
+/// for QEMU.
+pub fn stop_here() {
+    // SAFETY: the default action is set and our own handler put back; both
+    // are plain structs written by the kernel.
+    unsafe {
+        let mut default: libc::sigaction = std::mem::zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        let mut ours: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGTSTP, &raw const default, &raw mut ours) == 0 {
+            libc::raise(libc::SIGTSTP);
+            libc::sigaction(libc::SIGTSTP, &raw const ours, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Die by `signal` as the default action has it; returns where that signal
+/// does not kill.
+pub fn die_by(signal: Signal) {
+    // The core that matters is QEMU's: ours would overwrite it.
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    // SAFETY: setting SIG_DFL installs no code of ours.
+    unsafe { libc::signal(signal as libc::c_int, libc::SIG_DFL) };
+    let _ = SigSet::from(signal).thread_unblock();
+    let _ = nix::sys::signal::raise(signal);
+}
+
+mod ioctl {
+    nix::ioctl_write_ptr_bad!(tiocpkt, nix::libc::TIOCPKT, nix::libc::c_int);
+    nix::ioctl_read_bad!(fionread, nix::libc::FIONREAD, nix::libc::c_int);
+    nix::ioctl_read_bad!(tiocgwinsz, nix::libc::TIOCGWINSZ, nix::libc::winsize);
+    nix::ioctl_write_ptr_bad!(tiocswinsz, nix::libc::TIOCSWINSZ, nix::libc::winsize);
+}
+
+/// Packet mode on a pty's master: each read begins with a byte that tells
+/// data from changes of the slave's modes.
+///
+/// # Errors
+/// As `ioctl_tty(2)`.
+pub fn set_packet_mode(master: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: TIOCPKT reads one int, which outlives the call.
+    unsafe { ioctl::tiocpkt(master.as_raw_fd(), &1) }?;
+    Ok(())
+}
+
+/// Give `to` the window size of `from`; both are terminals.
+pub fn copy_window_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+    // SAFETY: both calls read or write one winsize, which outlives them.
+    unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        if ioctl::tiocgwinsz(from.as_raw_fd(), &raw mut size).is_ok() {
+            let _ = ioctl::tiocswinsz(to.as_raw_fd(), &raw const size);
+        }
+    }
+}
+
+/// How many bytes a terminal's reader has not read yet.
+#[must_use]
+pub fn unread(terminal: BorrowedFd<'_>) -> usize {
+    let mut count = 0;
+    // SAFETY: FIONREAD writes one int, which outlives the call.
+    match unsafe { ioctl::fionread(terminal.as_raw_fd(), &raw mut count) } {
+        Ok(_) => usize::try_from(count).unwrap_or(0),
+        Err(_) => 0,
+    }
+}
+
+/// The columns of a terminal, where it says.
+#[must_use]
+pub fn columns(terminal: BorrowedFd<'_>) -> Option<u16> {
+    // SAFETY: TIOCGWINSZ writes one winsize, which outlives the call.
+    unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        ioctl::tiocgwinsz(terminal.as_raw_fd(), &raw mut size).ok()?;
+        (size.ws_col > 0).then_some(size.ws_col)
+    }
+}
+
+/// The open descriptors above 2.
+fn open_descriptors() -> Vec<RawFd> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    let listed: Vec<RawFd> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    // The directory being read was among them and is closed by now.
+    // SAFETY: F_GETFD reads one descriptor flag and touches no memory.
+    let is_open = |fd: &RawFd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } != -1;
+    listed.into_iter().filter(|fd| *fd > 2).filter(is_open).collect()
+}
+
+/// The standard descriptor 0, 1 or 2. The Rust runtime made sure all three
+/// are open, and nothing here closes them.
+#[must_use]
+pub fn standard(fd: RawFd) -> BorrowedFd<'static> {
+    assert!((0..3).contains(&fd));
+    // SAFETY: open for the life of the process, see above.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Take ownership of a descriptor that a system call has just returned.
+#[must_use]
+pub fn own(fd: RawFd) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the caller got it from the kernel and hands over its only copy.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

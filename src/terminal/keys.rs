@@ -1,0 +1,255 @@
+//! Finding our key among what the user types.
+//!
+//! Where QEMU has an escape key on this terminal and ours lies beside its
+//! own, nothing is held back: QEMU gets every byte and swallows the pair it
+//! does not know (char-mux.c, `mux_proc_byte`, 5.2 to 11.1), we only look on.
+//! Elsewhere the prefix is held until the next byte tells whether it is ours.
+
+use std::time::{Duration, Instant};
+
+use crate::cli::{KeyChoice, KeySequence};
+use crate::launch::StdioUse;
+
+/// How long a prefix is held back before it goes to the guest alone.
+const HOLD: Duration = Duration::from_millis(700);
+
+/// `Ctrl-]`: telnet's escape, unused by shells, editors and Linux consoles.
+const CTRL_RIGHT_BRACKET: u8 = 0x1d;
+
+/// What a key asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The log.
+    Report,
+}
+
+/// What ours means, by its last key.
+const fn action(_key: u8) -> Action {
+    Action::Report
+}
+
+/// How our key is told from the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Manner {
+    /// There is none.
+    Off,
+    /// QEMU's escape comes first: look on. `escaped` follows QEMU's state.
+    LookOn { escape: u8, key: u8, escaped: bool },
+    /// One key, ours alone.
+    Take { key: u8 },
+    /// A prefix that is held back, and since when.
+    Hold { prefix: u8, key: u8, since: Option<Instant> },
+}
+
+/// The watch over what is typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys {
+    choice: KeyChoice,
+    escape: Option<u8>,
+    manner: Manner,
+}
+
+impl Keys {
+    /// Watch for the chosen key; `escape` is QEMU's own, where it is used.
+    #[must_use]
+    pub fn new(choice: KeyChoice, stdio: StdioUse, escape: Option<u8>) -> Self {
+        let mut keys = Self { choice, escape, manner: Manner::Off };
+        keys.manner = keys.manner_for(stdio);
+        keys
+    }
+
+    /// QEMU itself said how it uses the terminal.
+    pub fn learn(&mut self, stdio: StdioUse) {
+        let manner = self.manner_for(stdio);
+        if std::mem::discriminant(&manner) != std::mem::discriminant(&self.manner)
+            && !matches!(self.manner, Manner::Hold { since: Some(_), .. })
+        {
+            self.manner = manner;
+        }
+    }
+
+    fn manner_for(&self, stdio: StdioUse) -> Manner {
+        let escape = self.escape.filter(|_| stdio == StdioUse::Multiplexed);
+        let sequence = match self.choice {
+            KeyChoice::Off => return Manner::Off,
+            KeyChoice::Sequence(sequence) => sequence,
+            KeyChoice::Usual => {
+                KeySequence { prefix: Some(escape.unwrap_or(CTRL_RIGHT_BRACKET)), key: b'l' }
+            }
+        };
+        match (sequence.prefix, escape) {
+            (Some(prefix), Some(escape)) if prefix == escape => {
+                Manner::LookOn { escape, key: sequence.key, escaped: false }
+            }
+            (Some(prefix), _) => Manner::Hold { prefix, key: sequence.key, since: None },
+            (None, _) => Manner::Take { key: sequence.key },
+        }
+    }
+
+    /// The key as the user presses it, where there is one.
+    #[must_use]
+    pub fn sequence(&self) -> Option<KeySequence> {
+        match self.manner {
+            Manner::Off => None,
+            Manner::LookOn { escape: prefix, key, .. } | Manner::Hold { prefix, key, .. } => {
+                Some(KeySequence { prefix: Some(prefix), key })
+            }
+            Manner::Take { key } => Some(KeySequence { prefix: None, key }),
+        }
+    }
+
+    /// Pass `typed` on to `onward`, less what is ours; the actions asked for.
+    pub fn feed(&mut self, typed: &[u8], now: Instant, onward: &mut Vec<u8>) -> Vec<Action> {
+        let mut asked = Vec::new();
+        for &byte in typed {
+            match &mut self.manner {
+                Manner::Off => onward.push(byte),
+                Manner::LookOn { escape, key, escaped } => {
+                    onward.push(byte);
+                    if *escaped {
+                        *escaped = false;
+                        // The escape typed twice is the guest's, even as our key.
+                        if byte == *key && byte != *escape {
+                            asked.push(action(byte));
+                        }
+                    } else {
+                        *escaped = byte == *escape;
+                    }
+                }
+                Manner::Take { key } if byte == *key => asked.push(action(byte)),
+                Manner::Take { .. } => onward.push(byte),
+                Manner::Hold { prefix, key, since } => {
+                    if since.take().is_some() {
+                        if byte == *key {
+                            asked.push(action(byte));
+                            continue;
+                        }
+                        onward.push(*prefix);
+                    }
+                    if byte == *prefix {
+                        *since = Some(now);
+                    } else {
+                        onward.push(byte);
+                    }
+                }
+            }
+        }
+        asked
+    }
+
+    /// When a prefix that is held back is to go on alone.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.manner {
+            Manner::Hold { since: Some(since), .. } => Some(since + HOLD),
+            _ => None,
+        }
+    }
+
+    /// Let a prefix go on alone whose time is over, or at once at the end of
+    /// input.
+    pub fn release(&mut self, now: Option<Instant>, onward: &mut Vec<u8>) {
+        if let Manner::Hold { prefix, since, .. } = &mut self.manner
+            && since.is_some_and(|since| now.is_none_or(|now| now >= since + HOLD))
+        {
+            *since = None;
+            onward.push(*prefix);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn feed(keys: &mut Keys, typed: &[u8]) -> (Vec<u8>, usize) {
+        let mut onward = Vec::new();
+        let asked = keys.feed(typed, Instant::now(), &mut onward);
+        (onward, asked.len())
+    }
+
+    #[test]
+    fn beside_qemus_keys_every_byte_goes_on() {
+        let mut keys = Keys::new(KeyChoice::Usual, StdioUse::Multiplexed, Some(1));
+        assert_eq!(feed(&mut keys, b"a\x01l"), (b"a\x01l".to_vec(), 1));
+        assert_eq!(feed(&mut keys, b"\x01"), (b"\x01".to_vec(), 0));
+        assert_eq!(feed(&mut keys, b"l"), (b"l".to_vec(), 1));
+    }
+
+    #[test]
+    fn an_escape_meant_for_the_guest_does_not_ask() {
+        let mut keys = Keys::new(KeyChoice::Usual, StdioUse::Multiplexed, Some(1));
+        assert_eq!(feed(&mut keys, b"\x01\x01l").1, 0);
+        assert_eq!(feed(&mut keys, b"\x01cl").1, 0);
+        assert_eq!(feed(&mut keys, b"l").1, 0);
+    }
+
+    #[test]
+    fn the_escape_follows_echr() {
+        let mut keys = Keys::new(KeyChoice::Usual, StdioUse::Multiplexed, Some(0x14));
+        assert_eq!(feed(&mut keys, b"\x01l").1, 0);
+        assert_eq!(feed(&mut keys, b"\x14l").1, 1);
+        assert_eq!(keys.sequence().map(|keys| keys.to_string()), Some("Ctrl-t l".to_owned()));
+    }
+
+    #[test]
+    fn elsewhere_only_the_pair_is_taken() {
+        let mut keys = Keys::new(KeyChoice::Usual, StdioUse::Plain, Some(1));
+        assert_eq!(feed(&mut keys, b"a\x01l\x1dl"), (b"a\x01l".to_vec(), 1));
+        assert_eq!(feed(&mut keys, b"\x1dx"), (b"\x1dx".to_vec(), 0));
+        assert_eq!(feed(&mut keys, b"\x1d"), (vec![], 0));
+        assert_eq!(feed(&mut keys, b"\x1d"), (vec![0x1d], 0));
+        assert_eq!(feed(&mut keys, b"l"), (vec![], 1));
+    }
+
+    #[test]
+    fn a_lone_prefix_goes_on_after_a_moment() {
+        let mut keys = Keys::new(KeyChoice::Usual, StdioUse::Plain, Some(1));
+        let start = Instant::now();
+        let mut onward = Vec::new();
+        keys.feed(b"\x1d", start, &mut onward);
+        keys.release(Some(start), &mut onward);
+        assert!(onward.is_empty());
+        assert_eq!(keys.deadline(), Some(start + HOLD));
+        keys.release(Some(start + HOLD), &mut onward);
+        assert_eq!(onward, b"\x1d");
+        assert_eq!(keys.deadline(), None);
+    }
+
+    #[test]
+    fn off_is_off_and_one_key_is_one_key() {
+        let mut off = Keys::new(KeyChoice::Off, StdioUse::Multiplexed, Some(1));
+        assert_eq!(feed(&mut off, b"\x01l\x1dl"), (b"\x01l\x1dl".to_vec(), 0));
+        let choice = KeyChoice::Sequence(KeySequence { prefix: None, key: 0x14 });
+        let mut one = Keys::new(choice, StdioUse::Multiplexed, Some(1));
+        assert_eq!(feed(&mut one, b"a\x14b"), (b"ab".to_vec(), 1));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_but_our_pair_is_ever_taken(
+            typed in prop::collection::vec(prop_oneof![Just(1u8), Just(0x1d), Just(b'l'), any::<u8>()], 0..64),
+            cuts in prop::collection::vec(0usize..64, 0..6),
+            stdio in prop_oneof![Just(StdioUse::Plain), Just(StdioUse::Multiplexed)],
+        ) {
+            let mut keys = Keys::new(KeyChoice::Usual, stdio, Some(1));
+            let mut onward = Vec::new();
+            let mut asked = 0;
+            let mut from = 0;
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            for cut in cuts.into_iter().chain([typed.len()]) {
+                let to = cut.clamp(from, typed.len());
+                asked += keys.feed(&typed[from..to], Instant::now(), &mut onward).len();
+                from = to;
+            }
+            keys.release(None, &mut onward);
+            if stdio == StdioUse::Multiplexed {
+                prop_assert_eq!(onward, typed);
+            } else {
+                prop_assert_eq!(onward.len() + 2 * asked, typed.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Where reports go, each in one piece.
+//!
+//! A report is one write(2) to an open file of its own: the kernel does not
+//! interleave a terminal's writers within a write, and the open file that is
+//! shared with QEMU is non-blocking by its doing.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::sys;
+
+/// Where a report goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The terminal on descriptor 0: where the key was pressed.
+    Terminal,
+    /// Standard error: what was asked for by signal.
+    Stderr,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// Whether standard descriptor `fd` is a terminal.
+#[must_use]
+pub fn is_terminal(fd: i32) -> bool {
+    std::io::IsTerminal::is_terminal(&sys::standard(fd))
+}
+
+impl Destination {
+    const fn standard(&self) -> Option<i32> {
+        match self {
+            Self::Terminal => Some(0),
+            Self::Stderr => Some(2),
+            Self::File(_) => None,
+        }
+    }
+
+    /// Whether it is a terminal.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.standard().is_some_and(is_terminal)
+    }
+
+    /// Its width in columns, where it is a terminal that says.
+    #[must_use]
+    pub fn columns(&self) -> Option<u16> {
+        self.standard().and_then(|fd| sys::columns(sys::standard(fd)))
+    }
+
+    /// Write a whole report.
+    ///
+    /// # Errors
+    /// As the file or terminal fails.
+    pub fn write(&self, report: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(path) => {
+                let mut file = File::options().append(true).create(true).open(path)?;
+                file.write_all(report)
+            }
+            Self::Terminal | Self::Stderr => {
+                let fd = self.standard().unwrap_or(2);
+                if is_terminal(fd) {
+                    let own = File::options()
+                        .write(true)
+                        .custom_flags(nix::libc::O_NOCTTY)
+                        .open(format!("/proc/self/fd/{fd}"));
+                    if let Ok(mut own) = own {
+                        return own.write_all(report);
+                    }
+                }
+                write_shared(sys::standard(fd).as_fd(), report)
+            }
+        }
+    }
+}
+
+/// Write to a descriptor that others share and may have made non-blocking.
+pub(super) fn write_shared(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match nix::unistd::write(to, bytes) {
+            Ok(len) => bytes = &bytes[len..],
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                poll(&mut [PollFd::new(to, PollFlags::POLLOUT)], PollTimeout::NONE)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! The user's keyboard, relayed to QEMU through a pty that stands in for
+//! descriptor 0.
+//!
+//! QEMU stays in our session and process group and the pty is nobody's
+//! controlling terminal, so `^C`, `^Z`, job control and hangups come from the
+//! real terminal as ever. The slave has `EXTPROC` set: its line discipline
+//! does nothing of its own, the real terminal does it all; and every change
+//! QEMU makes to its modes raises a packet on the master, upon which the real
+//! terminal is given the same modes. Nothing is polled.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::stat::Mode;
+use nix::sys::termios::{
+    LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
+};
+
+use super::screen::write_shared;
+use crate::sys;
+
+/// The bit of a packet's first byte that tells of changed modes
+/// (`TIOCPKT_IOCTL`, ioctl_tty(2)); 0 is data.
+const PACKET_MODES: u8 = 0x40;
+const PACKET_DATA: u8 = 0;
+
+/// The terminal's modes and flags as they were found, put back by
+/// [`Modes::restore`].
+pub struct Modes {
+    termios: Option<Termios>,
+    flags: [Option<OFlag>; 3],
+}
+
+impl Modes {
+    /// Note how the standard descriptors are. QEMU sets `O_NONBLOCK` on the
+    /// open files behind 0 and 1, which the shell shares.
+    #[must_use]
+    pub fn note() -> Self {
+        let flags = |fd| {
+            fcntl(sys::standard(fd), FcntlArg::F_GETFL).ok().map(OFlag::from_bits_truncate)
+        };
+        Self {
+            termios: tcgetattr(sys::standard(0)).ok(),
+            flags: [flags(0), flags(1), flags(2)],
+        }
+    }
+
+    /// Put them back, where this process is in the foreground; in the
+    /// background the terminal is the shell's.
+    pub fn restore(&self) {
+        for (fd, found) in (0..).zip(self.flags) {
+            let now = fcntl(sys::standard(fd), FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
+            if let (Some(found), Ok(now)) = (found, now)
+                && now != found
+            {
+                let _ = fcntl(sys::standard(fd), FcntlArg::F_SETFL(found));
+            }
+        }
+        let terminal = sys::standard(0);
+        if let Some(termios) = &self.termios
+            && in_foreground(terminal)
+            && tcgetattr(terminal).is_ok_and(|now| now != *termios)
+        {
+            let _ = tcsetattr(terminal, SetArg::TCSANOW, termios);
+        }
+    }
+}
+
+/// Whether this process may set the modes of `terminal` without being
+/// stopped.
+fn in_foreground(terminal: BorrowedFd<'_>) -> bool {
+    match nix::unistd::tcgetpgrp(terminal) {
+        Ok(group) => group == nix::unistd::getpgrp(),
+        // Not our controlling terminal: nobody is stopped over it.
+        Err(Errno::ENOTTY) => true,
+        Err(_) => false,
+    }
+}
+
+/// The relay from the real terminal to the pty.
+pub struct Relay {
+    master: PtyMaster,
+    slave: OwnedFd,
+    /// Typed, and not yet taken by the pty.
+    pending: Vec<u8>,
+    /// The real terminal has come to an end of file that QEMU is to see.
+    end_pending: bool,
+    /// QEMU reads its stdin: what is typed is ours to pass on. Until then it
+    /// is left where it is, for whoever reads the terminal next.
+    active: bool,
+    /// QEMU has set modes on its stdin.
+    mirrored: bool,
+}
+
+impl Relay {
+    /// A pty like the terminal on descriptor 0, and the end of it that is to
+    /// become QEMU's descriptor 0.
+    ///
+    /// # Errors
+    /// Where the host has no ptys, or descriptor 0 is no terminal.
+    pub fn open(active: bool) -> io::Result<(Self, OwnedFd)> {
+        let terminal = sys::standard(0);
+        let mut termios = tcgetattr(terminal)?;
+        let master = posix_openpt(
+            OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK,
+        )?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        let name = ptsname_r(&master)?;
+        let slave = nix::fcntl::open(
+            name.as_str(),
+            OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?;
+        termios.local_flags |= LocalFlags::EXTPROC;
+        tcsetattr(&slave, SetArg::TCSANOW, &termios)?;
+        sys::copy_window_size(terminal, master.as_fd());
+        sys::set_packet_mode(master.as_fd())?;
+        let child = slave.try_clone()?;
+        let relay = Self {
+            master,
+            slave,
+            pending: Vec::new(),
+            end_pending: false,
+            active,
+            mirrored: false,
+        };
+        Ok((relay, child))
+    }
+
+    /// The pty's master, to be polled for packets, and for room when
+    /// [`Relay::is_full`].
+    #[must_use]
+    pub fn master(&self) -> BorrowedFd<'_> {
+        self.master.as_fd()
+    }
+
+    /// Whether more may be read from the terminal: QEMU reads its stdin and
+    /// has taken what came before.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        self.active && self.pending.is_empty() && !self.end_pending
+    }
+
+    /// Whether typed bytes wait for room in the pty.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether an end of file waits for QEMU to have read what came before.
+    #[must_use]
+    pub const fn ends(&self) -> bool {
+        self.end_pending
+    }
+
+    /// Take packets from the master: modes that QEMU set, or bytes that it
+    /// wrote to its stdin.
+    pub fn take_packets(&mut self) {
+        let mut packet = [0; 4096];
+        loop {
+            match self.master.read(&mut packet) {
+                Ok(len) if len > 0 => match packet[0] {
+                    PACKET_DATA => drop(write_shared(sys::standard(0), &packet[1..len])),
+                    kind if kind & PACKET_MODES != 0 => self.mirror(),
+                    _ => {}
+                },
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Give the real terminal the modes that QEMU set on its stdin.
+    fn mirror(&mut self) {
+        self.active = true;
+        self.mirrored = true;
+        let Ok(mut termios) = tcgetattr(&self.slave) else { return };
+        termios.local_flags -= LocalFlags::EXTPROC;
+        // In the background this stops the job by SIGTTOU, as it would QEMU.
+        while tcsetattr(sys::standard(0), SetArg::TCSANOW, &termios) == Err(Errno::EINTR) {}
+        crate::trace!("terminal modes follow QEMU's: {:?}", termios.local_flags);
+    }
+
+    /// Set them again: the shell has had the terminal in between.
+    pub fn mirror_again(&mut self) {
+        if self.mirrored && in_foreground(sys::standard(0)) {
+            self.mirror();
+        }
+    }
+
+    /// The terminal has a new size.
+    pub fn resize(&self) {
+        sys::copy_window_size(sys::standard(0), self.master.as_fd());
+    }
+
+    /// Read what was typed; `None` at the end of input. An empty answer means
+    /// that nothing is there after all.
+    pub fn read_typed<'a>(&mut self, into: &'a mut [u8]) -> Option<&'a [u8]> {
+        match nix::unistd::read(sys::standard(0), into) {
+            Ok(0) => None,
+            Ok(len) => Some(&into[..len]),
+            Err(Errno::EAGAIN | Errno::EINTR) => Some(&[]),
+            Err(_) => None,
+        }
+    }
+
+    /// Pass bytes on to QEMU, now or as soon as there is room.
+    pub fn send(&mut self, typed: &[u8]) {
+        self.pending.extend_from_slice(typed);
+        self.flush();
+    }
+
+    /// Pass on what waits for room.
+    pub fn flush(&mut self) {
+        while !self.pending.is_empty() {
+            match self.master.write(&self.pending) {
+                Ok(len) => drop(self.pending.drain(..len)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // Nobody reads it any more.
+                Err(_) => self.pending.clear(),
+            }
+        }
+    }
+
+    /// The terminal came to an end of file (`^D` in a cooked mode): QEMU is
+    /// to read one too, and then no more, as it would from the terminal.
+    pub fn end(&mut self) {
+        self.active = false;
+        self.end_pending = true;
+        self.flush_end();
+    }
+
+    /// Pass the end of file on once QEMU has read what came before it. A lone
+    /// EOF character is turned into one for a reader in canonical mode with
+    /// `EXTPROC` (n_tty.c, `copy_from_read_buf`, since 2.6.39).
+    pub fn flush_end(&mut self) {
+        if !self.end_pending || !self.pending.is_empty() || sys::unread(self.slave.as_fd()) > 0 {
+            return;
+        }
+        self.end_pending = false;
+        if let Ok(termios) = tcgetattr(&self.slave)
+            && termios.local_flags.contains(LocalFlags::ICANON)
+        {
+            let end = termios.control_chars[SpecialCharacterIndices::VEOF as usize];
+            let _ = self.master.write(&[end]);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! When to report, and the way from a question to its answer.
+//!
+//! The [`Desk`] takes questions on the main thread; the [`Observer`] answers
+//! them, on a thread that lives only as long as the answer takes, so that the
+//! keyboard is never held up.
+
+#![forbid(unsafe_code)]
+
+mod desk;
+mod observer;
+
+pub use desk::Desk;
+pub use observer::{Guest, Observer};
