@@ -26,4 +26,5 @@
 pub mod arch;
 pub mod guest;
 pub mod kernel;
+pub mod monitor;
 pub mod printk;
