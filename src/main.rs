@@ -13,14 +13,19 @@ fn main() -> ExitCode {
     let words = cli::split(arguments);
     let options = match cli::request(&words.ours, |name| std::env::var_os(name)) {
         Ok(Request::Help) => return say(&cli::help()),
-        Ok(Request::Version) => return say(concat!("qemu-logbuf ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Request::Version) => {
+            return say(concat!("qemu-logbuf ", env!("CARGO_PKG_VERSION"), "\n"));
+        }
         Ok(Request::Run(options)) => options,
         Err(error) => return complain(&error, 2),
     };
     if let Some(path) = &options.debug
         && let Err(error) = trace::open(path)
     {
-        return complain(&format!("cannot write {}: {error}; name another --logbuf-debug file", path.display()), 2);
+        return complain(
+            &format!("cannot write {}: {error}; name another --logbuf-debug file", path.display()),
+            2,
+        );
     }
     match launch::run(inheritance, &argv0, &words.theirs, options) {
         Ok(end) => end.pass_on(),

@@ -200,11 +200,11 @@ pub fn forward_signal(to: Pid, signal: i32, sender: Option<(i32, u32)>) -> io::R
     };
     // SAFETY: `info` is at least as long as what the kernel reads (128 bytes
     // on 64-bit hosts, checked below) and outlives the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_rt_sigqueueinfo, to.as_raw(), signal, &raw const info)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, to.as_raw(), signal, &raw const info) };
     const _: () = assert!(
-        cfg!(not(target_pointer_width = "64")) || size_of::<Queued>() >= size_of::<libc::siginfo_t>()
+        cfg!(not(target_pointer_width = "64"))
+            || size_of::<Queued>() >= size_of::<libc::siginfo_t>()
     );
     Errno::result(result).map(drop).map_err(Into::into)
 }

@@ -20,12 +20,6 @@ pub fn open(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The descriptor that the trace is written to, to be kept open.
-pub(crate) fn descriptor() -> Option<std::os::fd::RawFd> {
-    use std::os::fd::AsRawFd;
-    TRACE.get().map(|(_, file)| file.as_raw_fd())
-}
-
 /// Append one line, in one write.
 pub fn line(message: std::fmt::Arguments<'_>) {
     if let Some((start, file)) = TRACE.get() {

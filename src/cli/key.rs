@@ -40,7 +40,9 @@ impl KeyChoice {
             [key] => match control(key) {
                 Some(key) => KeySequence { prefix: None, key },
                 None => {
-                    return Err(format!("'{key}' alone would be taken from the guest; use a control key such as ctrl-t"));
+                    return Err(format!(
+                        "'{key}' alone would be taken from the guest; use a control key such as ctrl-t"
+                    ));
                 }
             },
             [prefix, key] => {
@@ -54,7 +56,9 @@ impl KeyChoice {
             _ => return Err("a key is written like 'ctrl-] l', 'ctrl-t' or 'off'".to_owned()),
         };
         if sequence.prefix == Some(sequence.key) {
-            return Err("a prefix typed twice is how the prefix itself reaches the guest".to_owned());
+            return Err(
+                "a prefix typed twice is how the prefix itself reaches the guest".to_owned()
+            );
         }
         Ok(Self::Sequence(sequence))
     }

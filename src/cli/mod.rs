@@ -10,7 +10,7 @@ mod options;
 mod split;
 mod words;
 
-pub use key::{KeyChoice, KeySequence};
+pub use key::{KeyChoice, KeySequence, QEMU_KEYS};
 pub use options::{Options, Request, UsageError, request};
 pub use split::{Words, split};
 pub use words::{command, help};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::key::KeyChoice;
-use super::words::{WORDS, command, variable};
+use super::words::{WORDS, Word, command, variable};
 
 /// When to use colours.
 pub use crate::report::ColorChoice;
@@ -100,11 +100,14 @@ pub fn request(
 
 /// One of the few values that a word may have.
 fn choice(name: &str, blame: &str, text: &OsStr) -> Result<&'static str, UsageError> {
-    let choices = WORDS.iter().find(|word| word.name == name).map_or(&[][..], |word| word.choices);
+    let choices =
+        WORDS.iter().find(|word| word.name() == name).map_or(&[][..], |word| word.choices);
     choices.iter().copied().find(|choice| text == *choice).ok_or_else(|| {
+        let text = text.to_string_lossy();
+        let right = choices.iter().min_by_key(|choice| distance(choice, &text));
         UsageError(format!(
-            "bad value '{}' for {blame}; it may be {}",
-            text.to_string_lossy(),
+            "bad value '{text}' for {blame}; did you mean {}? It may be {}",
+            right.unwrap_or(&""),
             choices.join(", ")
         ))
     })
@@ -120,31 +123,40 @@ fn explain(error: &clap::Error) -> UsageError {
     let name = context(ContextKind::InvalidArg).unwrap_or_default();
     // clap names an argument with its value's placeholder, as `--x=<FILE>`.
     let plain = name.split(['=', ' ']).next().unwrap_or_default().to_owned();
-    let known = WORDS.iter().find(|word| plain == format!("--logbuf-{}", word.name));
+    let known = WORDS.iter().find(|word| plain == format!("--logbuf-{}", word.name()));
     UsageError(match (error.kind(), known) {
-        (ErrorKind::UnknownArgument, _) => match context(ContextKind::SuggestedArg).or_else(|| nearest(&plain)) {
-            Some(right) => format!("there is no {plain}; did you mean {right}?"),
-            None => format!("there is no {plain}; --logbuf-help lists what there is"),
-        },
-        (_, Some(word)) if word.value.is_some() => format!(
-            "{plain} needs a value: {plain}={}",
-            word.value.unwrap_or_default()
-        ),
+        (ErrorKind::UnknownArgument, _) => {
+            let right = nearest(&plain).unwrap_or_else(|| "--logbuf-help".to_owned());
+            format!("there is no {plain}; did you mean {right}?")
+        }
+        (_, Some(word)) if word.value.is_some() => {
+            format!("{plain} needs a value: {plain}={}", word.value.unwrap_or_default())
+        }
         (_, Some(_)) => format!("{plain} takes no value"),
         _ => format!("cannot read {plain}; --logbuf-help lists what there is"),
     })
 }
 
-/// The word that shares the longest beginning with a wrong one.
+/// The word of ours that is nearest to a wrong one.
 fn nearest(wrong: &str) -> Option<String> {
     let tail = wrong.strip_prefix("--logbuf-")?;
-    let shared = |name: &str| name.bytes().zip(tail.bytes()).take_while(|(a, b)| a == b).count();
-    WORDS
-        .iter()
-        .map(|word| (shared(word.name), word.name))
-        .filter(|(shared, _)| *shared > 0)
-        .max_by_key(|(shared, _)| *shared)
-        .map(|(_, name)| format!("--logbuf-{name}"))
+    let name = WORDS.iter().map(Word::name).min_by_key(|name| distance(name, tail))?;
+    Some(format!("--logbuf-{name}"))
+}
+
+/// How many letters must be added, dropped or changed to make `a` of `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 #[cfg(test)]
@@ -170,7 +182,11 @@ mod tests {
     fn the_option_wins_over_the_environment_and_the_last_option_over_the_first() {
         let options = run(
             &["--logbuf-vmlinux=a", "--logbuf-vmlinux=b"],
-            &[("QEMU_LOGBUF_VMLINUX", "c"), ("QEMU_LOGBUF_COLOR", "never"), ("QEMU_LOGBUF_QEMU", "")],
+            &[
+                ("QEMU_LOGBUF_VMLINUX", "c"),
+                ("QEMU_LOGBUF_COLOR", "never"),
+                ("QEMU_LOGBUF_QEMU", ""),
+            ],
         );
         assert_eq!(options.vmlinux, Some(PathBuf::from("b")));
         assert_eq!(options.color, ColorChoice::Never);
@@ -189,15 +205,15 @@ mod tests {
         );
         assert_eq!(
             read(&["--logbuf-zzz"], &[]),
-            Err("there is no --logbuf-zzz; --logbuf-help lists what there is".to_owned())
+            Err("there is no --logbuf-zzz; did you mean --logbuf-key?".to_owned())
         );
     }
 
     #[test]
     fn a_bad_value_is_named_with_the_right_ones() {
         assert_eq!(
-            read(&["--logbuf-color=blue"], &[]),
-            Err("bad value 'blue' for --logbuf-color; it may be auto, always, never".to_owned())
+            read(&["--logbuf-color=alway"], &[]),
+            Err("bad value 'alway' for --logbuf-color; did you mean always? It may be auto, always, never".to_owned())
         );
         assert!(read(&[], &[("QEMU_LOGBUF_KEY", "q")]).unwrap_err().contains("QEMU_LOGBUF_KEY"));
         assert_eq!(

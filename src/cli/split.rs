@@ -44,10 +44,14 @@ mod tests {
 
     #[test]
     fn our_words_are_found_anywhere_and_only_they() {
-        let line = [&b"-nographic"[..], b"--logbuf-key=off", b"-append", b"--logbuf", b"\xff--logbuf-x"];
+        let line =
+            [&b"-nographic"[..], b"--logbuf-key=off", b"-append", b"--logbuf", b"\xff--logbuf-x"];
         let words = split(line.iter().map(|word| os(word)));
         assert_eq!(words.ours, [os(b"--logbuf-key=off")]);
-        assert_eq!(words.theirs, [os(b"-nographic"), os(b"-append"), os(b"--logbuf"), os(b"\xff--logbuf-x")]);
+        assert_eq!(
+            words.theirs,
+            [os(b"-nographic"), os(b"-append"), os(b"--logbuf"), os(b"\xff--logbuf-x")]
+        );
     }
 
     proptest! {

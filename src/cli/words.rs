@@ -7,8 +7,8 @@ use clap::{Arg, ArgAction, Command};
 
 /// One word of ours.
 pub(super) struct Word {
-    /// The name after `--logbuf-`.
-    pub name: &'static str,
+    /// The word without its dashes and value.
+    long: &'static str,
     /// What stands for its value in the help; `None` for a flag.
     pub value: Option<&'static str>,
     /// The values it may have, where they are few.
@@ -17,25 +17,40 @@ pub(super) struct Word {
     pub help: &'static str,
 }
 
-const fn word(name: &'static str, value: Option<&'static str>, help: &'static str) -> Word {
-    Word { name, value, choices: &[], help }
+impl Word {
+    /// The name after `--logbuf-`.
+    pub fn name(&self) -> &'static str {
+        self.long.strip_prefix("logbuf-").unwrap_or(self.long)
+    }
+}
+
+const fn word(long: &'static str, value: Option<&'static str>, help: &'static str) -> Word {
+    Word { long, value, choices: &[], help }
 }
 
 /// Every word, in the order of the help.
 pub(super) const WORDS: &[Word] = &[
-    word("qemu", Some("PATH"), "the real QEMU [the next one of the same name in PATH]"),
-    word("vmlinux", Some("FILE"), "the kernel's symbols: an ELF vmlinux or a System.map [-kernel's]"),
-    word("key", Some("KEY"), "the key that asks: 'ctrl-] l', 'ctrl-t', off [Ctrl-a l, or Ctrl-] l where QEMU has no keys]"),
+    word("logbuf-qemu", Some("PATH"), "the real QEMU [the next one of the same name in PATH]"),
+    word(
+        "logbuf-vmlinux",
+        Some("FILE"),
+        "the kernel's symbols: an ELF vmlinux or a System.map [-kernel's]",
+    ),
+    word(
+        "logbuf-key",
+        Some("KEY"),
+        "the key that asks: 'ctrl-] l', 'ctrl-t', off [Ctrl-a l, or Ctrl-] l where QEMU has no keys]",
+    ),
     Word {
-        name: "color",
+        long: "logbuf-color",
         value: Some("WHEN"),
         choices: &["auto", "always", "never"],
         help: "colours: auto, always, never [auto]",
     },
-    word("output", Some("FILE"), "append reports to FILE instead of showing them"),
-    word("debug", Some("FILE"), "append what qemu-logbuf does to FILE"),
-    word("help", None, "show this help"),
-    word("version", None, "show the version of qemu-logbuf"),
+    word("logbuf-output", Some("FILE"), "append reports to FILE instead of showing them"),
+    word("logbuf-debug", Some("FILE"), "append what qemu-logbuf does to FILE"),
+    word("logbuf-help", None, "show this help"),
+    word("logbuf-version", None, "show the version of qemu-logbuf"),
 ];
 
 /// The environment twin of a word: `QEMU_LOGBUF_` and its name in capitals.
@@ -53,7 +68,7 @@ pub fn command() -> Command {
         .disable_version_flag(true)
         .args_override_self(true);
     for word in WORDS {
-        let arg = Arg::new(word.name).long(format!("logbuf-{}", word.name)).help(word.help);
+        let arg = Arg::new(word.name()).long(word.long).help(word.help);
         let arg = match word.value {
             None => arg.action(ArgAction::SetTrue),
             Some(value) => arg
@@ -80,8 +95,8 @@ While the guest runs or hangs: press Ctrl-a l, or run pkill -USR1 qemu-logbuf
 ",
     );
     let head = |word: &Word| match word.value {
-        Some(value) => format!("--logbuf-{}={value}", word.name),
-        None => format!("--logbuf-{}", word.name),
+        Some(value) => format!("--{}={value}", word.long),
+        None => format!("--{}", word.long),
     };
     let width = WORDS.iter().map(|word| head(word).len()).max().unwrap_or(0);
     for word in WORDS {
@@ -109,7 +124,7 @@ mod tests {
     fn help_names_every_word() {
         let help = help();
         for word in WORDS {
-            assert!(help.contains(&format!("--logbuf-{}", word.name)), "{}", word.name);
+            assert!(help.contains(&format!("--{}", word.long)), "{}", word.long);
         }
     }
 }

@@ -83,7 +83,8 @@ pub fn is_wrapped(words: &[OsString]) -> bool {
     option == "-readconfig"
         && path.to_str().is_some_and(|path| {
             path.starts_with("/proc/self/fd/")
-                && std::fs::read_link(path)
-                    .is_ok_and(|target| target.to_string_lossy().starts_with(&format!("/memfd:{NAME}")))
+                && std::fs::read_link(path).is_ok_and(|target| {
+                    target.to_string_lossy().starts_with(&format!("/memfd:{NAME}"))
+                })
         })
 }

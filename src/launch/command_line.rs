@@ -9,31 +9,55 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use crate::monitor::StdioUse;
+
 /// The options without an argument, of every version from 5.2 to 11.1. All
 /// others take one.
 const WITHOUT_ARGUMENT: &[&str] = &[
-    "S", "alt-grab", "async-teardown", "audio-help", "ctrl-grab", "curses", "daemonize",
-    "enable-fips", "enable-kvm", "enable-sync-profile", "full-screen", "h", "help", "jitdump",
-    "mem-prealloc", "no-acpi", "no-fd-bootchk", "no-hpet", "no-quit", "no-reboot", "no-shutdown",
-    "no-user-config", "nodefaults", "nographic", "old-param", "only-migratable", "perfmap",
-    "portrait", "preconfig", "s", "sdl", "semihosting", "show-cursor", "singlestep", "snapshot",
-    "usb", "version", "win2k-hack", "xen-attach", "xen-domid-restrict",
+    "S",
+    "alt-grab",
+    "async-teardown",
+    "audio-help",
+    "ctrl-grab",
+    "curses",
+    "daemonize",
+    "enable-fips",
+    "enable-kvm",
+    "enable-sync-profile",
+    "full-screen",
+    "h",
+    "help",
+    "jitdump",
+    "mem-prealloc",
+    "no-acpi",
+    "no-fd-bootchk",
+    "no-hpet",
+    "no-quit",
+    "no-reboot",
+    "no-shutdown",
+    "no-user-config",
+    "nodefaults",
+    "nographic",
+    "old-param",
+    "only-migratable",
+    "perfmap",
+    "portrait",
+    "preconfig",
+    "s",
+    "sdl",
+    "semihosting",
+    "show-cursor",
+    "singlestep",
+    "snapshot",
+    "usb",
+    "version",
+    "win2k-hack",
+    "xen-attach",
+    "xen-domid-restrict",
 ];
 
-/// Who reads the terminal that is QEMU's stdin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StdioUse {
-    /// Nobody, as far as the command line tells.
-    #[default]
-    Nobody,
-    /// A serial port, a monitor or the like, alone.
-    Plain,
-    /// QEMU's multiplexer, which has an escape key.
-    Multiplexed,
-}
-
 /// The parts of QEMU's command line that we go by.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine {
     /// The kernel QEMU loads: `-kernel`, or `kernel=` of the machine.
     pub kernel: Option<PathBuf>,
@@ -57,7 +81,15 @@ impl CommandLine {
     /// Read QEMU's words (without `argv[0]`).
     #[must_use]
     pub fn read(words: &[OsString]) -> Self {
-        let mut line = Self { escape: Some(1), ..Self::default() };
+        let mut line = Self {
+            kernel: None,
+            daemonize: false,
+            escape: Some(1),
+            stdio: StdioUse::None,
+            reads_stdin_unseen: false,
+            exit_with_parent: false,
+            libvirt: false,
+        };
         let mut serial = Vec::new();
         let mut monitor = Vec::new();
         let (mut nographic, mut defaults, mut other_monitor) = (false, true, false);
@@ -98,11 +130,13 @@ impl CommandLine {
                 "mon" => other_monitor = true,
                 "chardev" if text.starts_with("stdio") => {
                     line.stdio = match property(bytes, b"mux").as_deref() {
-                        Some(b"on" | b"yes" | b"true" | b"y") => StdioUse::Multiplexed,
+                        Some(b"on" | b"yes" | b"true" | b"y") => StdioUse::Mux,
                         _ => StdioUse::Plain,
                     };
                 }
-                "chardev" => charmonitor |= property(bytes, b"id").as_deref() == Some(b"charmonitor"),
+                "chardev" => {
+                    charmonitor |= property(bytes, b"id").as_deref() == Some(b"charmonitor")
+                }
                 "display" => line.reads_stdin_unseen |= text.starts_with("curses"),
                 "name" => guest_name |= property(bytes, b"guest").is_some(),
                 "run-with" => {
@@ -126,8 +160,8 @@ impl CommandLine {
         }
         for device in serial.iter().chain(&monitor) {
             match device.as_str() {
-                "mon:stdio" => line.stdio = StdioUse::Multiplexed,
-                "stdio" if line.stdio == StdioUse::Nobody => line.stdio = StdioUse::Plain,
+                "mon:stdio" => line.stdio = StdioUse::Mux,
+                "stdio" if line.stdio == StdioUse::None => line.stdio = StdioUse::Plain,
                 _ => {}
             }
         }
@@ -155,9 +189,10 @@ fn property(bytes: &[u8], name: &[u8]) -> Option<Vec<u8>> {
             field.push(byte);
         }
     }
-    fields.iter().rev().find_map(|field| {
-        field.strip_prefix(name)?.strip_prefix(b"=").map(<[u8]>::to_vec)
-    })
+    fields
+        .iter()
+        .rev()
+        .find_map(|field| field.strip_prefix(name)?.strip_prefix(b"=").map(<[u8]>::to_vec))
 }
 
 /// Whether a file name in an argument leads to descriptor 0.
@@ -210,21 +245,21 @@ mod tests {
 
     #[test]
     fn stdio_is_multiplexed_where_qemu_makes_it_so() {
-        use StdioUse::{Multiplexed, Nobody, Plain};
+        use StdioUse::{Mux, None, Plain};
         for (line, stdio) in [
-            ("-nographic", Multiplexed),
-            ("-serial mon:stdio", Multiplexed),
-            ("-chardev stdio,id=x,mux=on -mon chardev=x", Multiplexed),
+            ("-nographic", Mux),
+            ("-serial mon:stdio", Mux),
+            ("-chardev stdio,id=x,mux=on -mon chardev=x", Mux),
             ("-nographic -monitor none", Plain),
             ("-nographic -qmp unix:x", Plain),
             ("-nographic -serial none", Plain),
-            ("-nographic -nodefaults", Nobody),
+            ("-nographic -nodefaults", None),
             ("-serial stdio", Plain),
             ("-monitor stdio", Plain),
             ("-qmp stdio", Plain),
             ("-chardev stdio,id=x", Plain),
-            ("-display none", Nobody),
-            ("", Nobody),
+            ("-display none", None),
+            ("", None),
         ] {
             assert_eq!(read(line).stdio, stdio, "{line}");
         }
@@ -233,8 +268,15 @@ mod tests {
     #[test]
     fn the_escape_key_is_read_as_strtol_does() {
         for (text, escape) in [
-            ("0x1d", Some(0x1d)), ("29", Some(29)), ("035", Some(29)), (" +2x", Some(2)),
-            ("junk", Some(0)), ("0x", Some(0)), ("300", None), ("-1", None), ("", Some(0)),
+            ("0x1d", Some(0x1d)),
+            ("29", Some(29)),
+            ("035", Some(29)),
+            (" +2x", Some(2)),
+            ("junk", Some(0)),
+            ("0x", Some(0)),
+            ("300", None),
+            ("-1", None),
+            ("", Some(0)),
         ] {
             assert_eq!(super::escape(text), escape, "{text:?}");
         }
@@ -244,7 +286,9 @@ mod tests {
 
     #[test]
     fn the_rest_is_noticed() {
-        assert!(read("-chardev file,id=x,path=/dev/null,input-path=/proc/self/fd/0").reads_stdin_unseen);
+        assert!(
+            read("-chardev file,id=x,path=/dev/null,input-path=/proc/self/fd/0").reads_stdin_unseen
+        );
         assert!(!read("-initrd /proc/self/fd/03").reads_stdin_unseen);
         assert!(read("-display curses").reads_stdin_unseen);
         assert!(read("-run-with chroot=/,exit-with-parent=on").exit_with_parent);

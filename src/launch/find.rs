@@ -40,7 +40,11 @@ impl fmt::Display for NotFound {
                 f,
                 "no {0} in PATH; install QEMU (Debian: apt install {1}) or name it with --logbuf-qemu=PATH",
                 name.to_string_lossy(),
-                if name.as_bytes().starts_with(b"qemu-system-ppc") { "qemu-system-ppc" } else { "qemu-system" },
+                if name.as_bytes().starts_with(b"qemu-system-ppc") {
+                    "qemu-system-ppc"
+                } else {
+                    "qemu-system"
+                },
             ),
             Self::OnlyUs(name, path) => write!(
                 f,
@@ -68,9 +72,8 @@ impl fmt::Display for NotFound {
 /// # Errors
 /// [`NotFound`], as one sentence.
 pub fn find(argv0: &OsStr, named: Option<&Path>) -> Result<Qemu, NotFound> {
-    let under_its_name = Path::new(argv0)
-        .file_name()
-        .filter(|name| name.as_bytes().starts_with(b"qemu-system-"));
+    let under_its_name =
+        Path::new(argv0).file_name().filter(|name| name.as_bytes().starts_with(b"qemu-system-"));
     let name = under_its_name.unwrap_or(OsStr::new(USUAL));
     // Started as QEMU, QEMU's own argv[0] is what the user typed; started as
     // ourselves, it is what the user would have typed.

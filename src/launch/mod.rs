@@ -17,15 +17,16 @@ use std::process::Command;
 
 use nix::unistd::Pid;
 
-pub use command_line::{CommandLine, StdioUse};
+pub use channel::Channel;
+pub use command_line::CommandLine;
 pub use end::End;
 pub use find::{NotFound, Qemu, find};
 
-use crate::cli::Options;
+use crate::cli::{KeySequence, Options, QEMU_KEYS};
 use crate::sys::{self, Child, Inheritance};
 use crate::terminal::{Keys, Modes, Relay, is_terminal};
 use crate::watch::{Desk, Guest, Observer};
-use channel::Channel;
+
 use session::Session;
 use signals::Signals;
 
@@ -40,6 +41,8 @@ pub enum LaunchError {
     NotFound(NotFound),
     /// The one that was found leads back to us.
     Loop,
+    /// The key the user chose is one of QEMU's own.
+    Key(KeySequence),
     /// It could not be executed.
     Exec(OsString, io::Error),
     /// The host refused something we cannot do without.
@@ -51,6 +54,7 @@ impl LaunchError {
     #[must_use]
     pub fn status(&self) -> u8 {
         match self {
+            Self::Key(_) => 2,
             Self::NotFound(_) | Self::Loop => 127,
             Self::Exec(_, error) if error.kind() == io::ErrorKind::NotFound => 127,
             Self::Exec(..) => 126,
@@ -65,6 +69,11 @@ impl fmt::Display for LaunchError {
             Self::NotFound(why) => write!(f, "{why}"),
             Self::Loop => f.write_str(
                 "the QEMU found in PATH is a wrapper that leads back to qemu-logbuf; name the real one with --logbuf-qemu=PATH",
+            ),
+            Self::Key(key) => write!(
+                f,
+                "bad value for --logbuf-key: {key} is QEMU's own; QEMU takes {} after its escape",
+                String::from_utf8_lossy(QEMU_KEYS)
             ),
             Self::Exec(path, error) => write!(
                 f,
@@ -100,10 +109,14 @@ pub fn run(
     let qemu = find(argv0, options.qemu.as_deref()).map_err(LaunchError::NotFound)?;
     let line = CommandLine::read(words);
     crate::trace!("QEMU is {}; {line:?}", qemu.path.display());
+    let keys = Keys::new(options.key, line.stdio, line.escape);
+    if let Some(key) = keys.sequence().filter(|_| keys.are_qemus()) {
+        return Err(LaunchError::Key(key));
+    }
     if line.daemonize {
         return Err(become_qemu(&qemu, words, inheritance));
     }
-    start(&qemu, words, &line, inheritance, options)
+    start(&qemu, words, &line, inheritance, options, keys)
 }
 
 /// Whether an exec of ours has come back to us.
@@ -127,6 +140,7 @@ fn start(
     line: &CommandLine,
     inheritance: Inheritance,
     options: Options,
+    keys: Keys,
 ) -> Result<End, LaunchError> {
     let signals = Signals::catch()?;
     let modes = Modes::note();
@@ -150,9 +164,8 @@ fn start(
     command.args(words);
     let child = Child { inheritance: inheritance.clone(), stdin, kept, parent: Some(Pid::this()) };
     sys::prepare(&mut command, child);
-    let child = command
-        .spawn()
-        .map_err(|error| LaunchError::Exec(qemu.path.clone().into(), error))?;
+    let child =
+        command.spawn().map_err(|error| LaunchError::Exec(qemu.path.clone().into(), error))?;
     // Drops our copies of what QEMU inherited.
     drop(command);
     let pid = Pid::from_raw(child.id().try_into().unwrap_or(0));
@@ -165,10 +178,8 @@ fn start(
     // So that `pkill -USR1 qemu-logbuf` works whatever the link is called.
     let _ = nix::sys::prctl::set_name(c"qemu-logbuf");
 
-    let keys = Keys::new(options.key, line.stdio, line.escape);
-    let observer = Observer::new(guest, channel.map(Into::into), pid, &options);
-    let session =
-        Session { qemu: pid, signals, relay, keys, desk: Desk::open(observer)? };
+    let observer = Observer::new(guest, channel, pid, &options);
+    let session = Session { qemu: pid, signals, relay, keys, desk: Desk::open(observer)? };
     let end = session.run();
     modes.restore();
     Ok(end?)

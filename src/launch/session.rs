@@ -2,7 +2,7 @@
 //! comes next and sleeps otherwise.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -76,20 +76,16 @@ impl Session {
     fn wait(&self) -> io::Result<Woken> {
         let relay = self.relay.as_ref();
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5);
-        let mut add = |fd: BorrowedFd<'_>, flags: PollFlags| {
-            fds.push(PollFd::new(fd, flags));
-            Some(fds.len() - 1)
-        };
-        let signals = add(self.signals.as_fd(), PollFlags::POLLIN);
-        let desk = add(self.desk.as_fd(), PollFlags::POLLIN);
-        let monitor = self.desk.monitor_fd().and_then(|fd| add(fd, PollFlags::POLLIN));
-        let master = relay.and_then(|relay| {
+        let signals = add(&mut fds, self.signals.as_fd(), PollFlags::POLLIN);
+        let desk = add(&mut fds, self.desk.as_fd(), PollFlags::POLLIN);
+        let monitor = self.desk.monitor_fd().map(|fd| add(&mut fds, fd, PollFlags::POLLIN));
+        let master = relay.map(|relay| {
             let room = if relay.is_full() { PollFlags::POLLOUT } else { PollFlags::empty() };
-            add(relay.master(), PollFlags::POLLIN | room)
+            add(&mut fds, relay.master(), PollFlags::POLLIN | room)
         });
         let typed = relay
             .filter(|relay| relay.wants_input())
-            .and_then(|_| add(sys::standard(0), PollFlags::POLLIN));
+            .map(|_| add(&mut fds, sys::standard(0), PollFlags::POLLIN));
         match poll(&mut fds, self.timeout()) {
             Ok(_) => {}
             // A stop and continue, or a signal that the next look will find.
@@ -102,12 +98,12 @@ impl Session {
         let any = PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR;
         let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
         Ok(Woken {
-            signals: came(signals, any),
+            signals: came(Some(signals), any),
             packets: came(master, PollFlags::POLLIN),
             room: came(master, PollFlags::POLLOUT),
             typed: came(typed, any),
             hangup: came(typed, gone),
-            desk: came(desk, any),
+            desk: came(Some(desk), any),
             monitor: came(monitor, any),
         })
     }
@@ -188,6 +184,12 @@ impl Session {
             relay.send(&onward);
         }
     }
+}
+
+/// Have poll(2) look at `fd` too; its place in the list.
+fn add<'a>(fds: &mut Vec<PollFd<'a>>, fd: BorrowedFd<'a>, flags: PollFlags) -> usize {
+    fds.push(PollFd::new(fd, flags));
+    fds.len() - 1
 }
 
 /// A time for poll(2), never less than asked for.

@@ -19,9 +19,23 @@ use crate::sys;
 
 /// Passed on to QEMU, whatever it makes of them.
 const FORWARDED: &[libc::c_int] = &[
-    libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR2, libc::SIGALRM,
-    libc::SIGVTALRM, libc::SIGPROF, libc::SIGIO, libc::SIGPWR, libc::SIGABRT, libc::SIGTRAP,
-    libc::SIGSYS, libc::SIGXCPU, libc::SIGXFSZ, libc::SIGSTKFLT, libc::SIGCONT,
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGABRT,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+    libc::SIGSTKFLT,
+    libc::SIGCONT,
 ];
 
 /// What a signal means for the session.

@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cli::{KeyChoice, KeySequence};
-use crate::launch::StdioUse;
+use crate::cli::{KeyChoice, KeySequence, QEMU_KEYS};
+use crate::monitor::StdioUse;
 
 /// How long a prefix is held back before it goes to the guest alone.
 const HOLD: Duration = Duration::from_millis(700);
@@ -58,6 +58,12 @@ impl Keys {
         keys
     }
 
+    /// Whether the chosen key is one that QEMU itself answers to.
+    #[must_use]
+    pub fn are_qemus(&self) -> bool {
+        matches!(self.manner, Manner::LookOn { key, .. } if QEMU_KEYS.contains(&key))
+    }
+
     /// QEMU itself said how it uses the terminal.
     pub fn learn(&mut self, stdio: StdioUse) {
         let manner = self.manner_for(stdio);
@@ -69,7 +75,7 @@ impl Keys {
     }
 
     fn manner_for(&self, stdio: StdioUse) -> Manner {
-        let escape = self.escape.filter(|_| stdio == StdioUse::Multiplexed);
+        let escape = self.escape.filter(|_| stdio == StdioUse::Mux);
         let sequence = match self.choice {
             KeyChoice::Off => return Manner::Off,
             KeyChoice::Sequence(sequence) => sequence,
@@ -171,7 +177,7 @@ mod tests {
 
     #[test]
     fn beside_qemus_keys_every_byte_goes_on() {
-        let mut keys = Keys::new(KeyChoice::Usual, StdioUse::Multiplexed, Some(1));
+        let mut keys = Keys::new(KeyChoice::Usual, StdioUse::Mux, Some(1));
         assert_eq!(feed(&mut keys, b"a\x01l"), (b"a\x01l".to_vec(), 1));
         assert_eq!(feed(&mut keys, b"\x01"), (b"\x01".to_vec(), 0));
         assert_eq!(feed(&mut keys, b"l"), (b"l".to_vec(), 1));
@@ -179,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_escape_meant_for_the_guest_does_not_ask() {
-        let mut keys = Keys::new(KeyChoice::Usual, StdioUse::Multiplexed, Some(1));
+        let mut keys = Keys::new(KeyChoice::Usual, StdioUse::Mux, Some(1));
         assert_eq!(feed(&mut keys, b"\x01\x01l").1, 0);
         assert_eq!(feed(&mut keys, b"\x01cl").1, 0);
         assert_eq!(feed(&mut keys, b"l").1, 0);
@@ -187,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_escape_follows_echr() {
-        let mut keys = Keys::new(KeyChoice::Usual, StdioUse::Multiplexed, Some(0x14));
+        let mut keys = Keys::new(KeyChoice::Usual, StdioUse::Mux, Some(0x14));
         assert_eq!(feed(&mut keys, b"\x01l").1, 0);
         assert_eq!(feed(&mut keys, b"\x14l").1, 1);
         assert_eq!(keys.sequence().map(|keys| keys.to_string()), Some("Ctrl-t l".to_owned()));
@@ -219,10 +225,10 @@ mod tests {
 
     #[test]
     fn off_is_off_and_one_key_is_one_key() {
-        let mut off = Keys::new(KeyChoice::Off, StdioUse::Multiplexed, Some(1));
+        let mut off = Keys::new(KeyChoice::Off, StdioUse::Mux, Some(1));
         assert_eq!(feed(&mut off, b"\x01l\x1dl"), (b"\x01l\x1dl".to_vec(), 0));
         let choice = KeyChoice::Sequence(KeySequence { prefix: None, key: 0x14 });
-        let mut one = Keys::new(choice, StdioUse::Multiplexed, Some(1));
+        let mut one = Keys::new(choice, StdioUse::Mux, Some(1));
         assert_eq!(feed(&mut one, b"a\x14b"), (b"ab".to_vec(), 1));
     }
 
@@ -231,7 +237,7 @@ mod tests {
         fn nothing_but_our_pair_is_ever_taken(
             typed in prop::collection::vec(prop_oneof![Just(1u8), Just(0x1d), Just(b'l'), any::<u8>()], 0..64),
             cuts in prop::collection::vec(0usize..64, 0..6),
-            stdio in prop_oneof![Just(StdioUse::Plain), Just(StdioUse::Multiplexed)],
+            stdio in prop_oneof![Just(StdioUse::Plain), Just(StdioUse::Mux)],
         ) {
             let mut keys = Keys::new(KeyChoice::Usual, stdio, Some(1));
             let mut onward = Vec::new();
@@ -245,7 +251,7 @@ mod tests {
                 from = to;
             }
             keys.release(None, &mut onward);
-            if stdio == StdioUse::Multiplexed {
+            if stdio == StdioUse::Mux {
                 prop_assert_eq!(onward, typed);
             } else {
                 prop_assert_eq!(onward.len() + 2 * asked, typed.len());

@@ -39,13 +39,9 @@ impl Modes {
     /// open files behind 0 and 1, which the shell shares.
     #[must_use]
     pub fn note() -> Self {
-        let flags = |fd| {
-            fcntl(sys::standard(fd), FcntlArg::F_GETFL).ok().map(OFlag::from_bits_truncate)
-        };
-        Self {
-            termios: tcgetattr(sys::standard(0)).ok(),
-            flags: [flags(0), flags(1), flags(2)],
-        }
+        let flags =
+            |fd| fcntl(sys::standard(fd), FcntlArg::F_GETFL).ok().map(OFlag::from_bits_truncate);
+        Self { termios: tcgetattr(sys::standard(0)).ok(), flags: [flags(0), flags(1), flags(2)] }
     }
 
     /// Put them back, where this process is in the foreground; in the
@@ -104,9 +100,8 @@ impl Relay {
     pub fn open(active: bool) -> io::Result<(Self, OwnedFd)> {
         let terminal = sys::standard(0);
         let mut termios = tcgetattr(terminal)?;
-        let master = posix_openpt(
-            OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK,
-        )?;
+        let master =
+            posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         grantpt(&master)?;
         unlockpt(&master)?;
         let name = ptsname_r(&master)?;

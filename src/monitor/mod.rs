@@ -1,0 +1,343 @@
+//! The QMP connection to a running QEMU.
+//!
+//! A [`Monitor`] speaks over a socket that is already open, one command at a
+//! time, each with a deadline: a QEMU that is frozen, gone or no QEMU at all
+//! is an [`Error`], never a wait without end. Events that come in between are
+//! kept, a bounded number of them, until [`Monitor::drain`].
+//!
+//! It knows the protocol and the wording of QEMU's replies; of kernels and of
+//! what guest memory holds it knows nothing. It starts no QEMU and opens no
+//! socket.
+
+#![forbid(unsafe_code)]
+
+mod commands;
+mod error;
+mod message;
+pub mod tree;
+mod wire;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+pub use commands::{CpuThread, Status, StdioUse};
+pub use error::Error;
+pub use message::{Event, Message, Version, parse};
+pub use wire::LONGEST_LINE;
+use wire::Wire;
+
+/// How many events wait for [`Monitor::drain`] before the oldest is dropped.
+pub const EVENTS_KEPT: usize = 1024;
+
+/// A monitor that several owners, on several threads, take turns at.
+///
+/// While one of them holds it for a command, the main loop does better to
+/// leave the socket out of its poll set: the bytes are that command's reply.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<Mutex<Monitor>>);
+
+impl Shared {
+    /// Share `monitor`.
+    #[must_use]
+    pub fn new(monitor: Monitor) -> Self {
+        Self(Arc::new(Mutex::new(monitor)))
+    }
+
+    /// Take the turn, once whoever has it is done (they are bound by their
+    /// deadlines). A holder's panic does no harm: the monitor keeps no
+    /// half-done state between calls.
+    pub fn lock(&self) -> MutexGuard<'_, Monitor> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Take the turn if nobody has it.
+    #[must_use]
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Monitor>> {
+        match self.0.try_lock() {
+            Ok(monitor) => Some(monitor),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// How far the opening exchange has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has come yet.
+    Greeting,
+    /// `qmp_capabilities` is on its way, with this id.
+    Negotiating(u64),
+    /// Commands are taken.
+    Ready,
+}
+
+/// One QMP session.
+#[derive(Debug)]
+pub struct Monitor {
+    wire: Wire,
+    phase: Phase,
+    version: Option<Version>,
+    next_id: u64,
+    /// Commands given up on whose replies may still come: all ids in
+    /// `answered .. next_id` are outstanding, as QEMU answers in order.
+    answered: u64,
+    reply: Option<Result<Value, Error>>,
+    events: VecDeque<Event>,
+    dropped: u64,
+    /// Why the session is over, once it is.
+    broken: Option<Error>,
+}
+
+impl Monitor {
+    /// Take over our end of the socket, without waiting: the opening
+    /// exchange goes on in whatever call comes next.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the socket can't be made non-blocking.
+    pub fn new(stream: UnixStream) -> Result<Self, Error> {
+        Ok(Self {
+            wire: Wire::new(stream)?,
+            phase: Phase::Greeting,
+            version: None,
+            next_id: 1,
+            answered: 1,
+            reply: None,
+            events: VecDeque::new(),
+            dropped: 0,
+            broken: None,
+        })
+    }
+
+    /// Take over our end of the socket and see the opening exchange through.
+    ///
+    /// # Errors
+    /// As [`Monitor::execute`].
+    pub fn connect(stream: UnixStream, deadline: Instant) -> Result<Self, Error> {
+        let mut monitor = Self::new(stream)?;
+        monitor.ready(deadline)?;
+        Ok(monitor)
+    }
+
+    /// See the opening exchange through, if that has not happened yet.
+    ///
+    /// # Errors
+    /// As [`Monitor::execute`].
+    pub fn ready(&mut self, deadline: Instant) -> Result<(), Error> {
+        self.until(deadline, |monitor| monitor.phase == Phase::Ready)
+    }
+
+    /// Whether the opening exchange is over and the session is not.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready && self.broken.is_none()
+    }
+
+    /// QEMU's version, from its greeting.
+    #[must_use]
+    pub const fn version(&self) -> Option<Version> {
+        self.version
+    }
+
+    /// Events dropped so far because nobody fetched them.
+    #[must_use]
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Run one QMP command and give its `return` value.
+    ///
+    /// A command that was given up on keeps its place: the next call waits
+    /// for that reply first and sends nothing before, so that a frozen QEMU
+    /// wakes to one command and not to a pile of them.
+    ///
+    /// # Errors
+    /// - [`Error::Refused`]: QEMU's own words; the session goes on.
+    /// - [`Error::Silent`]: no reply by `deadline`; the session goes on.
+    /// - [`Error::Gone`], [`Error::Malformed`], [`Error::Io`]: the session is
+    ///   over, and every later call says the same at once.
+    pub fn execute(
+        &mut self,
+        command: &str,
+        arguments: Option<Value>,
+        deadline: Instant,
+    ) -> Result<Value, Error> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        self.ready(deadline)?;
+        self.until(deadline, |monitor| monitor.answered == monitor.next_id)?;
+        // Of whatever was given up on, nobody wants the reply any more.
+        self.reply = None;
+        let id = self.send(command, arguments)?;
+        self.until(deadline, |monitor| monitor.answered > id)?;
+        self.reply.take().unwrap_or_else(|| Err(Error::Malformed("a reply went missing".into())))
+    }
+
+    /// Run one command of the human monitor and give what it prints.
+    ///
+    /// QEMU reports a human command's failure as text too: the caller tells
+    /// it from an answer.
+    ///
+    /// # Errors
+    /// As [`Monitor::execute`].
+    pub fn hmp(&mut self, command_line: &str, deadline: Instant) -> Result<String, Error> {
+        let arguments = json!({ "command-line": command_line });
+        match self.execute("human-monitor-command", Some(arguments), deadline)? {
+            Value::String(text) => Ok(text),
+            other => Err(self.fail(Error::Malformed(format!(
+                "human-monitor-command gave {}",
+                message::excerpt(other.to_string().as_bytes())
+            )))),
+        }
+    }
+
+    /// Take in what has arrived, without waiting, and give the events so far
+    /// in order. For the main loop, when the socket is readable.
+    ///
+    /// # Errors
+    /// As [`Monitor::execute`], but for `Silent` and `Refused`. Events that
+    /// came before the end of the session are given first; the error by the
+    /// next call.
+    pub fn drain(&mut self) -> Result<Vec<Event>, Error> {
+        let end = self.take_in();
+        let events: Vec<Event> = self.events.drain(..).collect();
+        match end {
+            Err(error) if events.is_empty() => Err(error),
+            _ => Ok(events),
+        }
+    }
+
+    /// Go on with the exchange until `done`, or fail at `deadline`.
+    fn until(&mut self, deadline: Instant, done: impl Fn(&Self) -> bool) -> Result<(), Error> {
+        loop {
+            let more = self.take_in();
+            if done(self) {
+                return Ok(());
+            }
+            // An endless stream of events is no reply either: the deadline
+            // holds even if there is always something to read.
+            let more = more?;
+            if Instant::now() >= deadline {
+                return Err(Error::Silent);
+            }
+            if !more {
+                let waited = self.wire.wait(deadline);
+                waited.map_err(|error| self.fail(error))?;
+            }
+        }
+    }
+
+    /// Send and receive as much as goes without waiting, up to a bound.
+    /// Whether there may be more at once.
+    fn take_in(&mut self) -> Result<bool, Error> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        let result = self.wire.exchange().and_then(|more| {
+            while let Some(line) = self.wire.next_line()? {
+                self.handle(&line)?;
+            }
+            Ok(more)
+        });
+        result.map_err(|error| {
+            // What arrived before the end still counts: a last event, a
+            // last reply.
+            while let Ok(Some(line)) = self.wire.next_line() {
+                if self.handle(&line).is_err() {
+                    break;
+                }
+            }
+            self.fail(error)
+        })
+    }
+
+    /// Take one line of QEMU's.
+    fn handle(&mut self, line: &[u8]) -> Result<(), Error> {
+        match parse(line)? {
+            Message::Greeting(version) => {
+                if self.phase != Phase::Greeting {
+                    return Err(Error::Malformed("a second greeting".into()));
+                }
+                self.version = Some(version);
+                self.phase = Phase::Negotiating(self.next_id);
+                self.send("qmp_capabilities", None)?;
+            }
+            _ if self.phase == Phase::Greeting => {
+                return Err(Error::Malformed(format!(
+                    "no greeting but {}",
+                    message::excerpt(line)
+                )));
+            }
+            Message::Event(event) => {
+                if self.events.len() == EVENTS_KEPT {
+                    self.events.pop_front();
+                    self.dropped += 1;
+                }
+                self.events.push_back(event);
+            }
+            Message::Reply { id, result } => self.take_reply(id, result)?,
+        }
+        Ok(())
+    }
+
+    fn take_reply(&mut self, id: Option<u64>, result: Result<Value, String>) -> Result<(), Error> {
+        if self.answered == self.next_id {
+            return Err(Error::Malformed("a reply to nothing that was asked".into()));
+        }
+        // QEMU gives no id back where it could not read the command.
+        let id = id.unwrap_or(self.answered);
+        if id != self.answered {
+            return Err(Error::Malformed(format!(
+                "a reply to command {id} where {} was asked",
+                self.answered
+            )));
+        }
+        self.answered += 1;
+        let result = result.map_err(Error::Refused);
+        if self.phase == Phase::Negotiating(id) {
+            result?;
+            self.phase = Phase::Ready;
+        } else {
+            self.reply = Some(result);
+        }
+        Ok(())
+    }
+
+    /// Queue a command; its id.
+    fn send(&mut self, command: &str, arguments: Option<Value>) -> Result<u64, Error> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut line = json!({ "execute": command, "id": id });
+        if let (Some(arguments), Some(line)) = (arguments, line.as_object_mut()) {
+            line.insert("arguments".into(), arguments);
+        }
+        self.wire.send(format!("{line}\n").as_bytes()).map_err(|error| self.fail(error))?;
+        Ok(id)
+    }
+
+    /// The session is over, if `error` is of that kind.
+    fn fail(&mut self, error: Error) -> Error {
+        let ends = !matches!(error, Error::Silent | Error::Refused(_))
+            // A refused handshake will not be taken up again.
+            || (matches!(error, Error::Refused(_)) && self.phase != Phase::Ready);
+        if ends && self.broken.is_none() {
+            self.broken = Some(error.clone());
+        }
+        error
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wire.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests;
