@@ -7,12 +7,14 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod live;
 
 use std::fmt;
 use std::ops::Range;
 
 use crate::arch::Arch;
 pub use address::AddressRule;
+pub use live::LiveMemory;
 
 /// Why guest memory could not be read.
 #[derive(Debug)]

@@ -277,7 +277,9 @@ fn a_refusal_without_an_id_is_the_refusal_of_what_was_asked() {
 #[test]
 fn a_peer_that_reads_nothing_holds_nobody_up() {
     let (release, held) = std::sync::mpsc::channel::<()>();
-    let (mut monitor, peer) = connected(move |_| drop(held.recv()));
+    let (mut monitor, peer) = connected(move |_| {
+        let _ = held.recv();
+    });
     let huge = json!({ "text": "x".repeat(8 << 20) });
     let begun = Instant::now();
     assert_eq!(monitor.execute("a", Some(huge), shortly()), Err(Error::Silent));
