@@ -3,6 +3,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod banner;
+pub mod elf;
+pub mod error;
+pub mod functions;
+pub mod input;
 pub mod names;
+mod wanted;
 
+pub use error::SourceError;
+pub use functions::Functions;
+pub use input::Input;
 pub use names::{Names, Source, Symbol};
