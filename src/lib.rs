@@ -27,3 +27,4 @@ pub mod arch;
 pub mod guest;
 pub mod kernel;
 pub mod printk;
+pub mod report;
