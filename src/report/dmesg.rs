@@ -8,7 +8,8 @@
 //!
 //! What we add to the log (marks, gaps) is in a colour that dmesg has no use
 //! for, and a gap's line has no stamp: a guest can print the same words, but
-//! not at the start of a line.
+//! not in that colour, and where its log has stamps, not at the start of a
+//! line.
 
 use std::sync::LazyLock;
 
@@ -166,6 +167,7 @@ impl Dmesg<'_> {
 /// The lines of the log.
 impl Dmesg<'_> {
     fn push_record(&self, out: &mut Vec<u8>, record: &Record) {
+        out.reserve(record.text.len() + 128);
         let indent = self.push_prefix(out, record);
         // Before 4.9 and between CPUs a continued line arrives as a record
         // of its own: it is shown on a line of its own, as consoles do.
@@ -194,15 +196,8 @@ impl Dmesg<'_> {
     fn push_prefix(&self, out: &mut Vec<u8>, record: &Record) -> usize {
         let mut columns = 0;
         if let Some(nsec) = record.ts_nsec {
-            let usec = nsec / 1000;
             out.extend_from_slice(&self.palette.stamp.on);
-            let start = out.len();
-            out.push(b'[');
-            push_number(out, usec / 1_000_000, 5, b' ');
-            out.push(b'.');
-            push_number(out, usec % 1_000_000, 6, b'0');
-            out.extend_from_slice(b"] ");
-            columns += out.len() - start;
+            columns += push_stamp(out, nsec);
             out.extend_from_slice(&self.palette.stamp.off);
         }
         if let Some(caller) = record.caller.filter(|_| self.style.caller) {
@@ -273,6 +268,34 @@ fn push_painted(out: &mut Vec<u8>, paint: &Paint, harmless: &[u8]) {
     out.extend_from_slice(&paint.on);
     out.extend_from_slice(harmless);
     out.extend_from_slice(&paint.off);
+}
+
+/// Appends `[    0.000000] `; returns its length.
+fn push_stamp(out: &mut Vec<u8>, nsec: u64) -> usize {
+    let start = out.len();
+    let (seconds, mut micros) = (nsec / 1_000_000_000, nsec / 1000 % 1_000_000);
+    // One copy for the first day, not five: half of a record's cost is here.
+    let mut stamp = *b"[    0.000000] ";
+    for digit in stamp[7..13].iter_mut().rev() {
+        *digit = b'0' + (micros % 10) as u8;
+        micros /= 10;
+    }
+    if seconds < 100_000 {
+        let mut left = seconds;
+        for digit in stamp[1..6].iter_mut().rev() {
+            *digit = b'0' + (left % 10) as u8;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        out.extend_from_slice(&stamp);
+    } else {
+        out.push(b'[');
+        push_number(out, seconds, 5, b' ');
+        out.extend_from_slice(&stamp[6..]);
+    }
+    out.len() - start
 }
 
 /// The length of the `subsystem: ` that a line begins with, its blank

@@ -60,6 +60,13 @@ use super::{Formatter, Report, Style, Verdict, push_number};
 use crate::kernel::Source;
 use crate::printk::{Caller, Entry, Format, Loss, Record, State};
 
+/// A member's key with all that stands around it: one copy instead of three.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+
 /// The formatter.
 pub(super) struct Json<'a> {
     report: &'a Report,
@@ -74,8 +81,8 @@ impl<'a> Json<'a> {
     fn object<'o>(&self, out: &'o mut Vec<u8>, kind: &str) -> Object<'o> {
         out.extend_from_slice(b"{\"v\":1");
         let mut object = Object { out };
-        object.string("type", kind.as_bytes());
-        object.number("report", self.report.number);
+        object.string(key!("type"), kind.as_bytes());
+        object.number(key!("report"), self.report.number);
         object
     }
 
@@ -85,29 +92,30 @@ impl<'a> Json<'a> {
     }
 
     fn record(&self, out: &mut Vec<u8>, record: &Record) {
+        out.reserve(record.text.len() + 256);
         let mut object = self.object(out, "record");
-        object.number("seq", record.seq);
-        object.time("time", record.ts_nsec);
-        object.number("level", record.level.into());
-        object.number("facility", record.facility.into());
-        object.caller("caller", record.caller);
+        object.number(key!("seq"), record.seq);
+        object.time(key!("time"), record.ts_nsec);
+        object.number(key!("level"), record.level.into());
+        object.number(key!("facility"), record.facility.into());
+        object.caller(key!("caller"), record.caller);
         let device = record.device.as_deref();
-        object.text_or_null("subsystem", device.map(|device| &*device.subsystem));
-        object.text_or_null("device", device.map(|device| &*device.device));
-        object.string("text", &record.text);
+        object.text_or_null(key!("subsystem"), device.map(|device| &*device.subsystem));
+        object.text_or_null(key!("device"), device.map(|device| &*device.device));
+        object.string(key!("text"), &record.text);
         if !is_plain(&record.text) && std::str::from_utf8(&record.text).is_err() {
-            object.hex("bytes", &record.text);
+            object.hex(key!("bytes"), &record.text);
         }
-        object.literal("continues", if record.continues { "true" } else { "false" });
-        object.string("state", state(record.state));
+        object.literal(key!("continues"), if record.continues { "true" } else { "false" });
+        object.string(key!("state"), state(record.state));
         self.end(out);
     }
 
     fn lost(&self, out: &mut Vec<u8>, seq: u64, count: u64, why: Loss) {
         let mut object = self.object(out, "lost");
-        object.number("seq", seq);
-        object.number("lost", count);
-        object.string("why", loss(why));
+        object.number(key!("seq"), seq);
+        object.number(key!("lost"), count);
+        object.string(key!("why"), loss(why));
         self.end(out);
     }
 
@@ -119,21 +127,21 @@ impl<'a> Json<'a> {
             Verdict::Failed { what, remedy } => ("failed", &**what, &**remedy),
         };
         let or_null = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned().into_bytes());
-        object.string("verdict", verdict.as_bytes());
-        object.text_or_null("detail", or_null(detail).as_deref());
-        object.text_or_null("remedy", or_null(remedy).as_deref());
+        object.string(key!("verdict"), verdict.as_bytes());
+        object.text_or_null(key!("detail"), or_null(detail).as_deref());
+        object.text_or_null(key!("remedy"), or_null(remedy).as_deref());
     }
 
     fn identity(&self, object: &mut Object<'_>) {
         let report = self.report;
-        object.text_or_null("kernel", report.release());
+        object.text_or_null(key!("kernel"), report.release());
         let banner = report.kernel.as_deref().filter(|kernel| kernel.contains(&b' '));
-        object.text_or_null("banner", banner);
+        object.text_or_null(key!("banner"), banner);
         object.text_or_null(
-            "arch",
+            key!("arch"),
             report.arch.map(|arch| arch.to_string()).as_deref().map(str::as_bytes),
         );
-        object.text_or_null("format", report.format().map(format));
+        object.text_or_null(key!("format"), report.format().map(format));
         let (source, path) = match &report.source {
             None => (None, None),
             Some(Source::Elf(path)) => (Some("elf"), Some(path)),
@@ -142,8 +150,8 @@ impl<'a> Json<'a> {
             Some(Source::GuestKallsyms) => (Some("guest-kallsyms"), None),
             Some(Source::Scan) => (Some("scan"), None),
         };
-        object.text_or_null("source", source.map(str::as_bytes));
-        object.text_or_null("path", path.map(|path| path.as_os_str().as_encoded_bytes()));
+        object.text_or_null(key!("source"), source.map(str::as_bytes));
+        object.text_or_null(key!("path"), path.map(|path| path.as_os_str().as_encoded_bytes()));
     }
 }
 
@@ -162,17 +170,17 @@ impl Formatter for Json<'_> {
         let mut object = self.object(out, "report");
         self.verdict(&mut object);
         self.identity(&mut object);
-        object.number("records", report.log().map_or(0, |log| log.records().count() as u64));
-        object.number("lost", report.log().map_or(0, |log| log.lost()));
-        object.array("cpus", &report.cpus, |out, line| {
+        object.number(key!("records"), report.log().map_or(0, |log| log.records().count() as u64));
+        object.number(key!("lost"), report.log().map_or(0, |log| log.lost()));
+        object.array(key!("cpus"), &report.cpus, |out, line| {
             out.extend_from_slice(b"{\"cpu\":");
             push_number(out, line.cpu.into(), 1, b'0');
-            Object { out }.string("where", line.text.as_bytes());
+            Object { out }.string(key!("where"), line.text.as_bytes());
             out.push(b'}');
         });
         let sentence = |out: &mut Vec<u8>, text: &String| push_string(out, text.as_bytes());
-        object.array("warnings", &report.warnings, sentence);
-        object.array("notes", &report.notes, sentence);
+        object.array(key!("warnings"), &report.warnings, sentence);
+        object.array(key!("notes"), &report.notes, sentence);
         self.end(out);
     }
 }
@@ -183,24 +191,18 @@ struct Object<'o> {
 }
 
 impl Object<'_> {
-    fn key(&mut self, key: &str) {
-        self.out.extend_from_slice(b",\"");
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
-    }
-
     fn literal(&mut self, key: &str, value: &str) {
-        self.key(key);
+        self.out.extend_from_slice(key.as_bytes());
         self.out.extend_from_slice(value.as_bytes());
     }
 
     fn number(&mut self, key: &str, value: u64) {
-        self.key(key);
+        self.out.extend_from_slice(key.as_bytes());
         push_number(self.out, value, 1, b'0');
     }
 
     fn string(&mut self, key: &str, value: &[u8]) {
-        self.key(key);
+        self.out.extend_from_slice(key.as_bytes());
         push_string(self.out, value);
     }
 
@@ -278,8 +280,8 @@ fn push_string(out: &mut Vec<u8>, text: &[u8]) {
 
 fn push_unit(out: &mut Vec<u8>, unit: u16) {
     let [high, low] = unit.to_be_bytes();
-    out.extend_from_slice(b"\\u");
-    out.extend([high >> 4, high & 15, low >> 4, low & 15].map(hex_digit));
+    let [a, b, c, d] = [high >> 4, high & 15, low >> 4, low & 15].map(hex_digit);
+    out.extend_from_slice(&[b'\\', b'u', a, b, c, d]);
 }
 
 const fn state(state: State) -> &'static [u8] {

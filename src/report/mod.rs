@@ -14,12 +14,12 @@
 
 #![forbid(unsafe_code)]
 
-mod dmesg;
 mod frame;
-mod json;
-mod raw;
 
 pub mod colour;
+pub mod dmesg;
+pub mod json;
+pub mod raw;
 pub mod text;
 
 use std::io;
@@ -140,7 +140,7 @@ pub enum Format {
     /// As dmesg(1) shows a log, between a header and a closing line.
     #[default]
     Dmesg,
-    /// JSON Lines, for programs.
+    /// JSON Lines, for programs; the schema is in [`json`].
     Json,
     /// The text of the records and nothing else.
     Raw,
