@@ -133,14 +133,8 @@ impl Elf {
             elf::EM_PPC | elf::EM_PPC64 => {}
             _ => return Err(SourceError::NotPower(machine)),
         }
-        let mut this = Self {
-            input,
-            path,
-            arch,
-            sections: Vec::new(),
-            segments: Vec::new(),
-            build_id: None,
-        };
+        let mut this =
+            Self { input, path, arch, sections: Vec::new(), segments: Vec::new(), build_id: None };
         match word {
             Word::W32 => this.headers::<elf::FileHeader32<Endianness>>()?,
             Word::W64 => this.headers::<elf::FileHeader64<Endianness>>()?,
@@ -224,12 +218,7 @@ impl Elf {
             None if symbols.contains_key("__log_buf") || symbols.contains_key("prb") => None,
             None => return Err(SourceError::NotLinux),
         };
-        Ok(Names {
-            source: Source::Elf(self.path.clone()),
-            arch: Some(self.arch),
-            banner,
-            symbols,
-        })
+        Ok(Names { source: Source::Elf(self.path.clone()), arch: Some(self.arch), banner, symbols })
     }
 
     /// The functions, to name addresses in code.

@@ -49,7 +49,8 @@ pub fn usual_rule(arch: Arch, names: &Names) -> AddressRule {
     match arch.word {
         Word::W64 => AddressRule::Linear64,
         Word::W32 => {
-            let base = ["_text", "_stext", "linux_banner"].iter().find_map(|name| names.address(name));
+            let base =
+                ["_text", "_stext", "linux_banner"].iter().find_map(|name| names.address(name));
             // CONFIG_PAGE_OFFSET is a multiple of 256 MiB in every defconfig.
             let page_offset = base.map_or(0xc000_0000, |base| (base & 0xf000_0000) as u32);
             AddressRule::Linear32 { page_offset, memstart: 0 }
@@ -154,10 +155,7 @@ pub fn each_banner(
             memory.read(at, piece)?;
             for (offset, text) in banner::all_in(piece) {
                 let is_variable = piece.get(offset + text.len()) == Some(&b'\n');
-                if offset < PIECE
-                    && is_variable
-                    && found(at + offset as u64, text).is_break()
-                {
+                if offset < PIECE && is_variable && found(at + offset as u64, text).is_break() {
                     return Ok(());
                 }
             }

@@ -7,11 +7,15 @@ pub mod banner;
 pub mod elf;
 pub mod error;
 pub mod functions;
+pub mod identity;
 pub mod input;
+pub mod locate;
 pub mod names;
 mod wanted;
 
 pub use error::SourceError;
 pub use functions::Functions;
+pub use identity::{Identity, identify};
 pub use input::Input;
+pub use locate::{LocateError, locate};
 pub use names::{Names, Source, Symbol};

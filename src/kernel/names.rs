@@ -46,6 +46,7 @@ pub struct Symbol {
 pub const WANTED: &[&str] = &[
     // Every format: 5.10+ (prb), 3.5-5.9 (log_first_idx ..), before (log_end ..).
     "prb",
+    "printk_rb_static",
     "_printk_rb_static_descs",
     "_printk_rb_static_infos",
     "__log_buf",

@@ -22,6 +22,7 @@ const ANYWHERE: &[&str] = &["_stext", "_text", "_end", "__start_BTF", "__stop_BT
 /// to receive verification log)", to 61bd5218eef3).
 const PRINTK: &[&str] = &[
     "prb",
+    "printk_rb_static",
     "_printk_rb_static_descs",
     "_printk_rb_static_infos",
     "__log_buf",

@@ -1,32 +1,250 @@
-//! stub
-#![allow(missing_docs)]
-use crate::cli::Options;
-use crate::launch::CommandLine;
-use crate::monitor::StdioUse;
-use crate::terminal::Destination;
-use nix::unistd::Pid;
-use std::os::fd::BorrowedFd;
+//! From a question to its report: the one place where guest memory, kernel,
+//! log and output meet.
 
-pub struct Guest;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+
+use super::answer::{self, Candidate};
+use crate::cli::Options;
+use crate::guest::live::{LiveMemory, Scratch};
+use crate::guest::{Memory, ReadError};
+use crate::kernel::SourceError;
+use crate::kernel::elf::Elf;
+use crate::launch::{Channel, CommandLine};
+use crate::monitor::{Monitor, Shared, StdioUse};
+use crate::report::{self, ColorChoice, Format, LineEnd, Report, Style, Verdict};
+use crate::terminal::Destination;
+use crate::trace;
+
+/// How long a report waits, in all, for a QEMU that does not answer.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How long the preparation waits for QEMU's machine to exist.
+const START: Duration = Duration::from_secs(2);
+
+/// The files that may hold the names of the guest's kernel.
+#[derive(Debug, Default)]
+pub struct Guest {
+    /// What the user named.
+    vmlinux: Option<PathBuf>,
+    /// What QEMU loads; opened before QEMU is started, as its name may be of
+    /// an inherited descriptor.
+    kernel: Option<(PathBuf, std::fs::File)>,
+}
+
 impl Guest {
-    pub fn new(_: &CommandLine, _: &Options) -> Self {
-        Self
+    /// The files that a command line and our options name.
+    #[must_use]
+    pub fn new(line: &CommandLine, options: &Options) -> Self {
+        let open = |path: &PathBuf| {
+            // A pipe's bytes are QEMU's; opening one might even wait.
+            let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+            let file = is_file.then(|| std::fs::File::open(path).ok()).flatten()?;
+            Some((path.clone(), file))
+        };
+        Self { vmlinux: options.vmlinux.clone(), kernel: line.kernel.as_ref().and_then(open) }
+    }
+
+    /// Ask each file for its names.
+    fn candidates(&self) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
+        if let Some(path) = &self.vmlinux {
+            candidates.push(candidate(path.clone(), Elf::open(path)));
+        }
+        if let Some((path, file)) = &self.kernel {
+            let file = file.try_clone().map_err(SourceError::from);
+            let elf = file.and_then(|file| Elf::from_file(file, path.clone()));
+            candidates.push(candidate(path.clone(), elf));
+        }
+        candidates
     }
 }
-pub struct Observer;
+
+fn candidate(path: PathBuf, elf: Result<Elf, SourceError>) -> Candidate {
+    let names = elf.and_then(|elf| elf.names());
+    match &names {
+        Ok(names) => trace!("{}: {} names", path.display(), names.symbols.len()),
+        Err(error) => trace!("{}: {error}", path.display()),
+    }
+    Candidate { path, names }
+}
+
+/// What leads to QEMU.
+struct Link {
+    monitor: Shared,
+    /// The monitor's socket once more, to be polled.
+    socket: UnixStream,
+    memory: LiveMemory,
+}
+
+/// Answers questions about one guest.
+pub struct Observer {
+    link: Result<Link, io::Error>,
+    guest: Guest,
+    candidates: Option<Vec<Candidate>>,
+    stdio: Option<StdioUse>,
+    color: ColorChoice,
+    output: Option<PathBuf>,
+    number: u64,
+    /// The monitor is open: what comes from it is to be taken.
+    listening: bool,
+}
+
 impl Observer {
-    pub fn new(_: Guest, _: std::io::Result<crate::launch::Channel>, _: Pid, _: &Options) -> Self {
-        Self
+    /// An observer of the QEMU at the other end of `channel`.
+    #[must_use]
+    pub fn new(guest: Guest, channel: io::Result<Channel>, qemu: Pid, options: &Options) -> Self {
+        let link = channel.and_then(|channel| {
+            let socket = channel.monitor.try_clone()?;
+            let monitor = Shared::new(Monitor::new(channel.monitor).map_err(io::Error::other)?);
+            let scratch = Scratch::new(channel.scratch, channel.scratch_in_qemu);
+            let memory = LiveMemory::new(monitor.clone(), Some(qemu.as_raw()), Some(scratch));
+            Ok(Link { monitor, socket, memory })
+        });
+        Self {
+            link,
+            guest,
+            candidates: None,
+            stdio: None,
+            color: options.color,
+            output: options.output.clone(),
+            number: 0,
+            listening: true,
+        }
     }
-    pub fn prepare(&mut self) {}
-    pub fn answer(&mut self, d: &Destination) {
-        let _ = d.write(b"\r\nHELLO REPORT\r\n");
-    }
+
+    /// The monitor's socket, to be watched for what QEMU sends by itself.
+    #[must_use]
     pub fn monitor_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.link.as_ref().ok().filter(|_| self.listening).map(|link| link.socket.as_fd())
     }
+
+    /// Take what QEMU sent by itself.
+    pub fn drain_monitor(&mut self) {
+        if let Ok(link) = &self.link {
+            self.listening = link.monitor.lock().drain().is_ok();
+        }
+    }
+
+    /// Who reads the terminal, once QEMU has said so.
+    #[must_use]
     pub fn stdio_use(&self) -> Option<StdioUse> {
-        None
+        self.stdio
     }
-    pub fn drain_monitor(&mut self) {}
+
+    /// Read the kernel's names and ask QEMU where its memory is, so that the
+    /// answer is quick and does not hang on QEMU's cooperation later.
+    pub fn prepare(&mut self) {
+        self.read_names();
+        if let Ok(link) = &mut self.link {
+            let deadline = Instant::now() + START;
+            let mut monitor = link.monitor.lock();
+            let ready = monitor.ready(deadline);
+            self.stdio = monitor.query_stdio(deadline).ok();
+            drop(monitor);
+            link.memory.begin(PATIENCE);
+            let mapped = ready.is_ok().then(|| link.memory.refresh());
+            trace!("monitor {ready:?}, stdio {:?}, memory {mapped:?}", self.stdio);
+        }
+    }
+
+    fn read_names(&mut self) {
+        if self.candidates.is_none() {
+            self.candidates = Some(self.guest.candidates());
+        }
+    }
+
+    /// Answer: make a report and put it where it belongs.
+    pub fn answer(&mut self, destination: &Destination) {
+        let start = Instant::now();
+        let report = self.report();
+        let destination = match &self.output {
+            Some(path) => Destination::File(path.clone()),
+            None => destination.clone(),
+        };
+        let bytes = self.render(&report, &destination);
+        let written = destination.write(&bytes);
+        let length = bytes.len();
+        trace!("{length} bytes to {destination:?} in {:?}: {written:?}", start.elapsed());
+        if let (Err(error), Destination::File(path)) = (written, &destination) {
+            let line = format!(
+                "qemu-logbuf: cannot write {}: {error}; name another file with --logbuf-output\r\n",
+                path.display()
+            );
+            let _ = Destination::Stderr.write(line.as_bytes());
+        }
+    }
+
+    fn render(&self, report: &Report, destination: &Destination) -> Vec<u8> {
+        let terminal = destination.is_terminal();
+        let environment = |name: &str| std::env::var_os(name);
+        let style = Style {
+            colour: report::wants_colour(self.color, terminal, environment),
+            unicode: !terminal || report::wants_unicode(environment),
+            terminal,
+            line_end: if terminal { LineEnd::CrLf } else { LineEnd::Lf },
+            width: destination.columns().map(usize::from),
+            caller: false,
+        };
+        let bytes = report::render(report, Format::Dmesg, style);
+        if terminal {
+            // Whatever stands unfinished on the guest's line keeps its line.
+            [b"\r\n", bytes.as_slice()].concat()
+        } else {
+            bytes
+        }
+    }
+
+    /// Ask the guest.
+    fn report(&mut self) -> Report {
+        self.number += 1;
+        self.read_names();
+        let mut report = self.ask().unwrap_or_else(Report::new);
+        report.number = self.number;
+        report
+    }
+
+    fn ask(&mut self) -> Result<Report, Verdict> {
+        let link = self.link.as_mut().map_err(|error| {
+            answer::failed(
+                format!("QEMU was started without a monitor for us: {error}"),
+                "mount /proc and allow more descriptors, then start it again",
+            )
+        })?;
+        link.memory.begin(PATIENCE);
+        if let Err(error) = link.memory.refresh()
+            && !link.memory.is_prepared()
+        {
+            return Err(unreadable(&error));
+        }
+        if link.memory.ram().is_empty() {
+            return Err(answer::failed(
+                "this machine has no memory".to_owned(),
+                "there is no kernel to look for (-M none?)",
+            ));
+        }
+        let candidates = self.candidates.as_deref().unwrap_or_default();
+        answer::consult(&link.memory, candidates).map_err(|error| unreadable(&error))
+    }
+}
+
+/// Guest memory could not be read: what to do about it.
+fn unreadable(error: &ReadError) -> Verdict {
+    let remedy = match error {
+        ReadError::Gone => "there is nothing left to read",
+        ReadError::Silent => {
+            "it may be stopped, or waiting for its output to be read; ask again then"
+        }
+        ReadError::Refused(_) => "ask again once the machine is set up",
+        ReadError::Cancelled => "ask again for another try",
+        ReadError::NotRam { .. } | ReadError::Unmapped(_) | ReadError::Io(_) => {
+            "ask again, and report it with a --logbuf-debug=FILE if it stays"
+        }
+    };
+    answer::failed(error.to_string(), remedy)
 }

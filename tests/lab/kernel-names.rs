@@ -32,8 +32,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (name, symbol) in &names.symbols {
         println!("{:#018x} {:8} {name}", symbol.address, symbol.size);
     }
-    println!("names {:?}, reading the two tables {:?}, ratio {:.2}", best[0], best[1],
-        best[0].as_secs_f64() / best[1].as_secs_f64());
+    println!(
+        "names {:?}, reading the two tables {:?}, ratio {:.2}",
+        best[0],
+        best[1],
+        best[0].as_secs_f64() / best[1].as_secs_f64()
+    );
     println!("peak resident memory {peak} kB");
     let start = Instant::now();
     let functions = Elf::open(&path)?.functions()?;

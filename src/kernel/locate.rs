@@ -1,0 +1,67 @@
+//! From a kernel's names to its log buffer.
+//!
+//! Which format it is follows from which names exist, not from a version:
+//! vendors backport.
+
+use super::names::Names;
+use crate::guest::View;
+use crate::printk::ringbuffer::{Ring, RingHints};
+use crate::printk::{Error, LogBuffer};
+
+/// Why names did not lead to a log buffer.
+#[derive(Debug)]
+pub enum LocateError {
+    /// None of the formats' names is among them.
+    NoName,
+    /// What they lead to is no log buffer.
+    Printk(Error),
+}
+
+impl std::fmt::Display for LocateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoName => {
+                f.write_str("no symbol of the log (prb, log_next_idx, log_end) is among them")
+            }
+            Self::Printk(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LocateError {}
+
+impl<E: Into<Error>> From<E> for LocateError {
+    fn from(error: E) -> Self {
+        Self::Printk(error.into())
+    }
+}
+
+/// The log buffer that `names` lead to, in a kernel that runs `displacement`
+/// bytes above where it was linked to.
+///
+/// # Errors
+/// [`LocateError`].
+pub fn locate(view: &View<'_>, names: &Names, displacement: u64) -> Result<LogBuffer, LocateError> {
+    let address = |name| Some(names.address(name)?.wrapping_add(displacement));
+    // 5.10 (896fbe20b4e2 "printk: use the lockless ringbuffer"): `prb` points
+    // to the ring in use, the static one until setup_log_buf() and, with
+    // log_buf_len= or many CPUs, a dynamic one from then on.
+    if let Some(prb) = address("prb") {
+        let ring = view.word(prb)?;
+        return Ok(LogBuffer::Ringbuffer(Ring::open_with(view, ring, ring_hints(names, view))?));
+    }
+    Err(LocateError::NoName)
+}
+
+/// What the symbols' sizes say of the ring: `_printk_rb_static_descs` holds
+/// as many descriptors, of three words each, as `_printk_rb_static_infos`
+/// holds infos.
+fn ring_hints(names: &Names, view: &View<'_>) -> RingHints {
+    let size = |name: &str| names.symbols.get(name).map(|symbol| symbol.size);
+    let stride = || {
+        let desc = 3 * view.arch().word.bytes() as u64;
+        let count = size("_printk_rb_static_descs")? / desc;
+        usize::try_from(size("_printk_rb_static_infos")?.checked_div(count)?).ok()
+    };
+    RingHints { info_stride: stride().filter(|stride| *stride > 0) }
+}
