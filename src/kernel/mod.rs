@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod names;
+pub mod stack;
 
 pub use names::{Names, Source, Symbol};
