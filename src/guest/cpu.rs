@@ -1,6 +1,8 @@
 //! The registers of the guest's processors, as QEMU prints them.
 
 use std::fmt;
+use std::fs;
+use std::time::Duration;
 
 /// One processor's registers at one moment. Narrower ones are widened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,16 @@ impl fmt::Display for Cpu {
         }
         Ok(())
     }
+}
+
+/// How long the host has run its thread of id `thread` so far: of a thread
+/// that QEMU runs a processor in, how long the processor has run. Brought up
+/// to date every few milliseconds.
+#[must_use]
+pub fn run_time(thread: i32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{thread}/schedstat")).ok()?;
+    let nanos = stat.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
 }
 
 /// The processors in the text of `info registers -a`, ascending. One whose
@@ -152,6 +164,17 @@ mod tests {
         assert_eq!(parse(text.trim_start()), cpus);
         assert!(cpu.to_string().starts_with("NIP 00000000c000d0f4 LR 00000000c000c2a8"));
         assert_eq!(cpu.to_string().lines().count(), 9);
+    }
+
+    #[test]
+    fn a_threads_time_on_the_host_grows_as_it_runs() {
+        let this = nix::unistd::gettid().as_raw();
+        let Some(before) = run_time(this) else { return };
+        let busy = std::time::Instant::now();
+        while run_time(this) == Some(before) {
+            assert!(busy.elapsed() < Duration::from_secs(10));
+        }
+        assert_eq!(run_time(i32::MAX), None);
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! What a processor is doing, judged by looks at it a moment apart.
 //!
-//! Pure: samples in, a judgement out. Taking them is [`Sample::take`], from a
-//! running guest that is never stopped.
+//! The judgement is pure: samples in, an [`Activity`] out. [`Sample::take`]
+//! takes one, from a running guest that is never stopped, and [`watch`] as
+//! many as a judgement needs.
 
 use std::fmt;
 use std::ops::Range;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::stack::{Kind, Trace, Walker};
 use crate::guest::{AddressRule, Cpu};
@@ -14,6 +17,13 @@ const SELF_BRANCH: u32 = 0x4800_0000;
 
 /// Instructions of one loop lie within so many bytes.
 const LOOP: u64 = 256;
+
+/// How long a processor has to have run between two looks for them to tell
+/// anything.
+const RUN: Duration = Duration::from_millis(2);
+
+/// How long [`watch`] waits between two looks.
+const PAUSE: Duration = Duration::from_millis(4);
 
 /// Functions in which a processor waits for work.
 const IDLE: &[&str] = &[
@@ -65,15 +75,18 @@ pub struct Sample {
     pub instruction: Option<u32>,
     /// Its call chain.
     pub trace: Trace,
+    /// How long the host has run it so far; `None` where unknown.
+    pub run: Option<Duration>,
 }
 
 impl Sample {
-    /// Look at the memory that `cpu`'s registers lead to.
+    /// Look at the memory that `cpu`'s registers lead to. `run` is the
+    /// processor's time on the host, [`crate::guest::cpu::run_time`].
     #[must_use]
-    pub fn take(walker: &Walker<'_>, cpu: Cpu) -> Self {
+    pub fn take(walker: &Walker<'_>, cpu: Cpu, run: Option<Duration>) -> Self {
         let instruction = walker.instruction(cpu.nip);
         let trace = walker.trace(&cpu);
-        Self { cpu, instruction, trace }
+        Self { cpu, instruction, trace, run }
     }
 
     fn function(&self) -> Option<&str> {
@@ -132,25 +145,69 @@ pub enum Activity {
     Idle,
     /// It branches to itself for ever.
     SelfBranch,
-    /// It was at the same instruction with the same stack each time.
+    /// It was at the same instruction with the same registers each time.
     Stuck,
     /// It goes round in a few instructions.
     Loop,
     /// It gets about.
     Moving,
-    /// It was looked at only once, or the guest is paused.
+    /// It was looked at only once, or it did not run meanwhile.
     Seen,
 }
 
 /// Judge looks at one processor, in the order they were taken; `None`
-/// without any. Looks at a paused guest are one look.
+/// without any.
+///
+/// Looks between which the host did not run the processor, because the guest
+/// is paused or the host busy, count as one.
 #[must_use]
 pub fn judge(samples: &[Sample], extent: &Extent) -> Option<Activity> {
     let (last, before) = samples.split_last()?;
     Some(still(last, extent).unwrap_or_else(|| match before.first() {
-        None => Activity::Seen,
-        Some(_) => movement(last, before),
+        Some(first) if has_run(first, last) => movement(last, before),
+        _ => Activity::Seen,
     }))
+}
+
+/// Look at all processors until each can be judged, but for no longer than
+/// `most`; the judgements, each with the last look.
+///
+/// A guest in which nothing moves for certain (a branch to itself, idle, in
+/// firmware) takes one look. `look` gives all processors, in the same order
+/// each time.
+///
+/// # Errors
+/// As `look` fails the first time; later failures end the watch.
+pub fn watch<E>(
+    mut look: impl FnMut() -> Result<Vec<Sample>, E>,
+    extent: &Extent,
+    most: Duration,
+) -> Result<Vec<(Activity, Sample)>, E> {
+    let until = Instant::now() + most;
+    let mut looks: Vec<Vec<Sample>> = look()?.into_iter().map(|sample| vec![sample]).collect();
+    let open = |looks: &[Vec<Sample>]| {
+        looks.iter().any(|samples| judge(samples, extent) == Some(Activity::Seen))
+    };
+    while open(&looks) && Instant::now() < until {
+        thread::sleep(PAUSE);
+        let Ok(next) = look() else { break };
+        if next.len() != looks.len() {
+            break;
+        }
+        for (samples, next) in looks.iter_mut().zip(next) {
+            samples.push(next);
+        }
+    }
+    let judged = |mut samples: Vec<Sample>| Some((judge(&samples, extent)?, samples.pop()?));
+    Ok(looks.into_iter().filter_map(judged).collect())
+}
+
+/// Whether the host has run the processor from one look to the other.
+fn has_run(first: &Sample, last: &Sample) -> bool {
+    match (first.run, last.run) {
+        (Some(first), Some(last)) => last.saturating_sub(first) >= RUN,
+        _ => true,
+    }
 }
 
 /// What one look tells.
@@ -162,6 +219,11 @@ fn still(sample: &Sample, extent: &Extent) -> Option<Activity> {
     }
     if cpu.user() {
         return Some(Activity::User);
+    }
+    // MSR SF on Book S, CM on Book E: no 64-bit kernel is in 32-bit mode, but
+    // the firmware that lies where the kernel will be is.
+    if extent.rule == AddressRule::Linear64 && cpu.msr & (1 << 63 | 1 << 31) == 0 {
+        return Some(Activity::Firmware);
     }
     let in_kernel = extent.holds(cpu.nip).unwrap_or_else(|| sample.function().is_some());
     let in_module = cpu.translated() && extent.is_kernels(cpu.nip);
@@ -179,13 +241,13 @@ fn still(sample: &Sample, extent: &Extent) -> Option<Activity> {
 
 /// What several looks tell together.
 fn movement(last: &Sample, before: &[Sample]) -> Activity {
-    let all = |same: &dyn Fn(&Sample) -> bool| before.iter().all(same);
-    let stack = |sample: &Sample| sample.cpu.stack() == last.cpu.stack();
-    if all(&|sample| {
-        stack(sample) && sample.cpu.nip == last.cpu.nip && sample.cpu.lr == last.cpu.lr
-    }) {
+    // All registers, since TCG brings the instruction address up to date only
+    // now and then: a long loop looks like one place by that alone.
+    if before.iter().all(|sample| sample.cpu == last.cpu) {
         return Activity::Stuck;
     }
+    let all = |same: &dyn Fn(&Sample) -> bool| before.iter().all(same);
+    let stack = |sample: &Sample| sample.cpu.stack() == last.cpu.stack();
     let near = |sample: &Sample| sample.cpu.nip.abs_diff(last.cpu.nip) < LOOP;
     if all(&|sample| stack(sample) && near(sample) && sample.function() == last.function()) {
         return Activity::Loop;
@@ -266,6 +328,7 @@ mod tests {
             cpu: Cpu { index: 1, nip, lr: 0xc000_0000_0000_4444, ctr: 0, msr: 1 << 63 | 0x30, gpr },
             instruction: Some(0x6000_0000),
             trace: Trace { frames, end: End::Entry },
+            run: None,
         }
     }
 
@@ -287,6 +350,54 @@ mod tests {
         assert_eq!(judged(&[at(NIP, SP), at(NIP + 0x1000, SP)]), Activity::Moving);
         assert_eq!(judged(&[at(NIP, SP), look(NIP + 8, SP, &["h"])]), Activity::Moving);
         assert_eq!(judged(&[at(NIP + 8, SP), at(NIP, SP), at(NIP, SP)]), Activity::Loop);
+        let mut counting = at(NIP, SP);
+        counting.cpu.gpr[9] += 1;
+        assert_eq!(judged(&[counting, at(NIP, SP)]), Activity::Loop);
+    }
+
+    #[test]
+    fn a_processor_that_did_not_run_is_neither_stuck_nor_moving() {
+        let ran = |millis| Sample {
+            run: Some(Duration::from_millis(millis)),
+            ..look(NIP, SP, &["f", "g"])
+        };
+        assert_eq!(judged(&[ran(5), ran(6)]), Activity::Seen);
+        assert_eq!(judged(&[ran(5), ran(6), ran(7)]), Activity::Stuck);
+        assert_eq!(judged(&[ran(7), ran(5)]), Activity::Seen);
+    }
+
+    #[test]
+    fn a_watch_ends_when_all_is_known_or_the_time_is_up() {
+        let mut looks = 0;
+        let mut branch = look(NIP, SP, &["f"]);
+        branch.instruction = Some(SELF_BRANCH);
+        let mut watched = |samples: Vec<Vec<Sample>>| {
+            looks = 0;
+            let mut samples = samples.into_iter();
+            let most = Duration::from_millis(100);
+            let seen = watch(
+                || {
+                    looks += 1;
+                    samples.next().ok_or("no more")
+                },
+                &extent(),
+                most,
+            );
+            let seen = seen.map(|seen| seen.into_iter().map(|(activity, _)| activity).collect());
+            (seen, looks)
+        };
+        let f = look(NIP, SP, &["f"]);
+        let told = (Ok(vec![Activity::SelfBranch]), 1);
+        assert_eq!(watched(vec![vec![branch.clone()], vec![branch.clone()]]), told);
+        let told = (Ok(vec![Activity::Stuck, Activity::SelfBranch]), 2);
+        let both = vec![f.clone(), branch];
+        assert_eq!(watched(vec![both.clone(), both.clone(), both.clone()]), told);
+        assert_eq!(watched(vec![both.clone(), vec![f]]).1, 2, "a processor was unplugged");
+        assert_eq!(watched(vec![both]).1, 2, "QEMU has ended");
+        assert_eq!(watched(vec![]), (Err("no more"), 1));
+        assert_eq!(watched(vec![vec![]]), (Ok(vec![]), 1));
+        let paused = Sample { run: Some(Duration::ZERO), ..look(NIP, SP, &["f"]) };
+        assert_eq!(watched(vec![vec![paused]; 1000]).0, Ok(vec![Activity::Seen]));
     }
 
     #[test]
@@ -322,8 +433,17 @@ mod tests {
         assert_eq!(outside(0x3fe0_1234, 1 << 63), Activity::Firmware);
         assert_eq!(outside(0x1_0000, 1 << 63), Activity::Seen, "the kernel in real mode");
         assert_eq!(outside(0xc008_0000_0001_0000, 1 << 63 | 0x30), Activity::Seen, "a module");
-        assert_eq!(outside(0xfff0_1234, 0x30), Activity::Firmware);
+        assert_eq!(outside(0x148, 0), Activity::Firmware, "in 32-bit mode");
         assert_eq!(outside(0x1000_0000, 0x4030), Activity::User);
+        let kernel = Some(0xc000_0000..0xc080_0000);
+        let extent32 = Extent { kernel, rule: AddressRule::PPC32 };
+        let mut sample = look(0xfff0_1234, SP, &[]);
+        sample.cpu.msr = 0x30;
+        assert_eq!(judge(&[sample.clone()], &extent32), Some(Activity::Firmware));
+        sample.cpu.nip = 0x1000;
+        assert_eq!(judge(&[sample.clone()], &extent32), Some(Activity::Seen), "real mode");
+        sample.cpu.nip = 0xd100_0000;
+        assert_eq!(judge(&[sample], &extent32), Some(Activity::Seen), "a module");
         let extent = Extent { kernel: None, rule: AddressRule::Linear64 };
         assert_eq!(judge(&[look(0x100_0000, SP, &[])], &extent), Some(Activity::Firmware));
         assert_eq!(judge(&[look(0x100_0000, SP, &["f"])], &extent), Some(Activity::Seen));

@@ -48,6 +48,10 @@ const ENTRIES: &[&str] = &[
     "kernel_thread",
 ];
 
+/// What the kernel writes in front of the registers that it saves on an
+/// exception: "REGS", "regs", "regshere".
+const MARKERS: [u64; 3] = [0x5245_4753, 0x7265_6773, 0x7265_6773_6865_7265];
+
 /// What a frame's address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -318,14 +322,16 @@ impl<'a> Walker<'a> {
     /// `caller`, if it is an exception's.
     fn exception(&self, stack: u64, caller: u64) -> Option<Saved> {
         let size = self.view.arch().word.bytes() as u64;
-        // "regshere" / "regs" in front of what was saved; by ABI and version
-        // of the kernel.
-        let (marker, places): (u64, &[u64]) = match self.view.arch().word {
-            Word::W64 => (0x7265_6773_6865_7265, &[32, 96]),
-            Word::W32 => (0x7265_6773, &[8]),
+        // By ABI and version of the kernel.
+        let places: &[u64] = match self.view.arch().word {
+            Word::W64 => &[32, 96],
+            Word::W32 => &[8],
         };
-        let place =
-            places.iter().find(|place| self.word(stack.wrapping_add(**place)) == Some(marker))?;
+        let marked = |place: u64| {
+            let marker = self.word(stack.wrapping_add(place));
+            marker.is_some_and(|marker| MARKERS.contains(&marker))
+        };
+        let place = places.iter().find(|place| marked(**place))?;
         let registers = stack.wrapping_add(place + 2 * size);
         let register = |number: u64| self.word(registers.wrapping_add(number * size));
         let saved = Saved {
