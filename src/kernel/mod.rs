@@ -12,6 +12,9 @@ pub mod input;
 pub mod locate;
 pub mod names;
 mod wanted;
+pub mod activity;
+pub mod names;
+pub mod stack;
 
 pub use error::SourceError;
 pub use functions::Functions;

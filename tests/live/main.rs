@@ -2,6 +2,7 @@
 //!
 //! Skipped, and said so, where no `qemu-system-ppc64` is installed.
 
+mod places;
 mod qemu;
 
 use std::time::{Duration, Instant};
