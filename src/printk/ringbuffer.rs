@@ -1,0 +1,923 @@
+//! The log of 5.10 and later: `struct printk_ringbuffer`.
+//!
+//! Three rings: descriptors, one `struct printk_info` for each of them, and
+//! text blocks that begin with the id of their descriptor. Writers never
+//! lock, so a kernel that hangs at any instruction leaves a ring that can be
+//! read; this does what the kernel's own reader does, and beyond it shows
+//! what a reader in the kernel must not: records still being written.
+//!
+//! The guest may run while we read. Text is overwritten only after a mark in
+//! the header has moved, so the header is read again after the text; if it
+//! moved, the descriptors are read again too, and a record whose descriptor
+//! was taken back meanwhile counts as overwritten. Torn text never gets out.
+//!
+//! Where the ring is, is not this module's business; nor is formatting.
+
+#![deny(clippy::indexing_slicing)]
+
+use std::ops::Range;
+
+use super::fetch::{fetch, fetch_ring};
+use super::layout::{
+    COMMITTED, DEVICE_SIZE, Desc, EMPTY_LINE_LPOS, FINALIZED, Header, Info, InfoForm, LOG_CONT,
+    Marks, REUSABLE, SUBSYSTEM_SIZE, Words,
+};
+use super::record::{Caller, Device, Entry, Format, Log, Loss, Record, State};
+use super::{Error, Progress, salvage};
+use crate::arch::{Arch, Bytes, Word};
+use crate::guest::{ReadError, View};
+
+/// Fewest and most `count_bits` believed: `CONFIG_LOG_BUF_SHIFT` is 12 to 25
+/// and `log_buf_len=` ends at 2 GiB (`LOG_BUF_LEN_MAX`), 5 bits more each.
+const COUNT_BITS: std::ops::RangeInclusive<u32> = 6..=26;
+
+/// How many records are decoded at a time: enough that a read's round trip
+/// does not matter, few enough that the pieces stay in the host's caches.
+const BATCH: u64 = 1 << 14;
+
+/// How many places of the ring are looked at to tell its form.
+const PROBED: u64 = 64;
+
+/// What is known of the ring beforehand, from symbols or debug information.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingHints {
+    /// `sizeof(struct printk_info)`: the size of `_printk_rb_static_infos`
+    /// divided by the number of descriptors.
+    pub info_stride: Option<usize>,
+}
+
+/// A printk ring of 5.10 or later, found to be well-formed.
+#[derive(Clone, Debug)]
+pub struct Ring {
+    address: u64,
+    arch: Arch,
+    six_words: bool,
+    header: Header,
+    hints: RingHints,
+    empty: bool,
+}
+
+/// How the ring's infos look and its ids are numbered.
+#[derive(Clone, Copy, Debug)]
+struct Scheme {
+    form: InfoForm,
+    /// The sequence number that goes with the newest id.
+    head_seq: u64,
+}
+
+/// The ids to be read, in order, with their sequence numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Window {
+    first: u64,
+    count: u64,
+    /// Sequence number of the first.
+    seq: u64,
+}
+
+impl Ring {
+    /// Open the ring whose `struct printk_ringbuffer` is at effective
+    /// address `prb`.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when its memory cannot be read, [`Error::Malformed`]
+    /// when it contradicts itself: sizes, or arrays outside RAM. Damage to
+    /// single records, or to ids, is no error; see [`Ring::vouch`].
+    pub fn open(view: &View<'_>, prb: u64) -> Result<Self, Error> {
+        Self::open_with(view, prb, RingHints::default())
+    }
+
+    /// [`Ring::open`] with what is known beforehand.
+    ///
+    /// # Errors
+    /// As [`Ring::open`].
+    pub fn open_with(view: &View<'_>, prb: u64, hints: RingHints) -> Result<Self, Error> {
+        let arch = view.arch();
+        let raw = read_header(view, prb)?;
+        let bytes = Bytes::new(&raw, arch);
+        let mut why = "sizes of text and descriptors do not fit each other";
+        // Six words first: their last one may hold any number, also one that
+        // makes the header look like five; the reverse needs a text buffer
+        // at an address of some 30 bytes.
+        for six_words in [true, false] {
+            let Some(header) = Header::parse(bytes, six_words) else { continue };
+            match check_geometry(view, &header) {
+                Ok(()) => {
+                    let mut ring =
+                        Self { address: prb, arch, six_words, header, hints, empty: false };
+                    ring.empty = ring.holds_nothing(view, &header.marks)?;
+                    return Ok(ring);
+                }
+                Err(what) => why = what,
+            }
+        }
+        Err(malformed(prb, why))
+    }
+
+    /// Effective address of the `struct printk_ringbuffer`.
+    #[must_use]
+    pub const fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Effective address of the `struct prb_desc` array.
+    #[must_use]
+    pub const fn descs(&self) -> u64 {
+        self.header.descs
+    }
+
+    /// Effective address of the `struct printk_info` array.
+    #[must_use]
+    pub const fn infos(&self) -> u64 {
+        self.header.infos
+    }
+
+    /// Effective address of the text buffer.
+    #[must_use]
+    pub const fn data(&self) -> u64 {
+        self.header.data
+    }
+
+    /// Size of the text buffer in bytes.
+    #[must_use]
+    pub const fn data_size(&self) -> u64 {
+        32 << self.header.count_bits
+    }
+
+    /// How many descriptors and infos there are.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        1 << self.header.count_bits
+    }
+
+    /// Whether nothing had been printed when the ring was opened.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.empty
+    }
+
+    /// Check that ids and descriptors agree, beyond what opening checks:
+    /// for finding rings in a sea of other data.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] says what does not agree.
+    pub fn vouch(&self, view: &View<'_>) -> Result<(), Error> {
+        let marks = self.marks(view)?;
+        self.check_marks(&marks).map_err(|what| malformed(self.address, what))?;
+        let head = self.desc(view, marks.head_id)?;
+        // A writer that was stopped between taking the id and noting it in
+        // the descriptor leaves the id of one round before, or nothing.
+        if head.id != marks.head_id && !self.awaits(&head, marks.head_id) {
+            return Err(malformed(self.address, "newest descriptor has another id"));
+        }
+        Ok(())
+    }
+
+    /// How far the kernel has come, without reading any record: two short
+    /// reads. It differs from an earlier one when records were added, or the
+    /// newest was completed or taken up again.
+    ///
+    /// # Errors
+    /// [`Error::Read`], or [`Error::Replaced`].
+    pub fn progress(&self, view: &View<'_>) -> Result<Progress, Error> {
+        let marks = self.marks(view)?;
+        let words = self.words();
+        let state = self.desc(view, marks.head_id)?.state;
+        let next = words.id_minus(words.id_plus(marks.head_id, 1), self.origin(&marks));
+        Ok(Progress::new(next, [marks.head_id, marks.tail_id, marks.head_lpos, state]))
+    }
+
+    /// All that the ring holds.
+    ///
+    /// Where descriptors are damaged, text is looked for by id and shown as
+    /// [`State::Salvaged`]; if nothing but such text is found, the log's
+    /// format is [`Format::Salvage`].
+    ///
+    /// # Errors
+    /// [`Error::Read`], or [`Error::Replaced`] when the header changed in a
+    /// way that printing does not change it.
+    pub fn read(&self, view: &View<'_>) -> Result<Log, Error> {
+        self.read_from(view, 0)
+    }
+
+    /// The entries with sequence number `seq` and later; only what is needed
+    /// for them is read.
+    ///
+    /// # Errors
+    /// As [`Ring::read`].
+    pub fn read_from(&self, view: &View<'_>, seq: u64) -> Result<Log, Error> {
+        let marks = self.marks(view)?;
+        if self.check_marks(&marks).is_err() {
+            return self.salvage_from(view, seq);
+        }
+        let mut log = Log { format: Format::Ringbuffer, entries: Vec::new() };
+        if self.holds_nothing(view, &marks)? {
+            return Ok(log);
+        }
+        let scheme = self.scheme(view, &marks)?;
+        let Some(window) = self.window(&marks, &scheme, seq) else { return Ok(log) };
+        let mut reader = Reader::new(self, view, marks, scheme, seq);
+        reader.run(window)?;
+        log.entries = reader.entries;
+        self.repair(view, &marks, &scheme, &mut log)?;
+        Ok(log)
+    }
+
+    /// The readable text of the ring's blocks in the order of their ids,
+    /// without looking at any descriptor.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn salvage(&self, view: &View<'_>) -> Result<Log, Error> {
+        self.salvage_from(view, 0)
+    }
+
+    fn salvage_from(&self, view: &View<'_>, seq: u64) -> Result<Log, Error> {
+        let mut log = salvage::text_ring(view, self.header.data, self.data_size())?;
+        log.entries.retain(|entry| match entry {
+            Entry::Record(record) => record.seq >= seq,
+            Entry::Lost { .. } => true,
+        });
+        Ok(log)
+    }
+
+    fn words(&self) -> Words {
+        Words::of(self.arch.word)
+    }
+
+    /// The header's marks now; its other fields must be what they were.
+    fn marks(&self, view: &View<'_>) -> Result<Marks, Error> {
+        let raw = read_header(view, self.address)?;
+        let bytes = Bytes::new(&raw, self.arch);
+        let now = Header::parse(bytes, self.six_words).ok_or(Error::Replaced)?;
+        if (Header { marks: self.header.marks, ..now }) != self.header {
+            return Err(Error::Replaced);
+        }
+        Ok(now.marks)
+    }
+
+    /// The descriptor in the place of `id`, whatever it holds.
+    fn desc(&self, view: &View<'_>, id: u64) -> Result<Desc, Error> {
+        let words = self.words();
+        let size = words.desc_size();
+        let mut raw = Vec::new();
+        let at = self.header.descs + (id & (self.count() - 1)) * size;
+        fetch(view, at, size as usize, &mut raw)?;
+        Desc::parse(Bytes::new(&raw, self.arch), words, 0)
+            .ok_or_else(|| malformed(self.address, "descriptor is cut off"))
+    }
+
+    /// Whether the ring is as it was set up: the one descriptor in use is
+    /// `DESC0`, which holds no record.
+    fn holds_nothing(&self, view: &View<'_>, marks: &Marks) -> Result<bool, Error> {
+        Ok(marks.head_id == marks.tail_id && self.desc(view, marks.head_id)?.state == REUSABLE)
+    }
+
+    /// Whether `desc` may be what a writer finds that has just taken `id`:
+    /// never used, or left by the record of one round before.
+    fn awaits(&self, desc: &Desc, id: u64) -> bool {
+        let before = self.words().id_minus(id, self.count());
+        desc.id == before || (desc.id == 0 && desc.state == 0)
+    }
+
+    fn check_marks(&self, marks: &Marks) -> Result<(), &'static str> {
+        let words = self.words();
+        if marks.head_id > words.id_mask || marks.tail_id > words.id_mask {
+            return Err("newest or oldest id has state bits");
+        }
+        if words.id_minus(marks.head_id, marks.tail_id) >= self.count() {
+            return Err("newest id is further from the oldest than the ring has places");
+        }
+        Ok(())
+    }
+
+    /// The ids that record 0 may have.
+    ///
+    /// `DESC0_ID` is the id before. It is `DESC_ID(-(_DESCS_COUNT + 1))`,
+    /// and `_DESCS_COUNT` is `1U << bits` up to 6.12, so that on 64-bit the
+    /// negation stays within 32 bits, and `1UL << bits` in 7.2.
+    fn origins(&self) -> [u64; 2] {
+        let wide = self.words().id_minus(0, self.count());
+        match self.arch.word {
+            Word::W64 => [(1 << 32) - self.count(), wide],
+            Word::W32 => [wide, wide],
+        }
+    }
+
+    /// The id of record 0, told from the ids in use: those that begin just
+    /// below 2^32 rise from there, all others began just below 2^62 and may
+    /// have passed 0. Wrong only after 2^32 records of a new kernel.
+    fn origin(&self, marks: &Marks) -> u64 {
+        let [narrow, wide] = self.origins();
+        let next = self.words().id_plus(marks.head_id, 1);
+        if (narrow..1 << 61).contains(&next) { narrow } else { wide }
+    }
+
+    /// Tell the form of infos and the numbering from some of the ring's
+    /// places: `info.seq` counts in step with the descriptor's id.
+    fn scheme(&self, view: &View<'_>, marks: &Marks) -> Result<Scheme, Error> {
+        let words = self.words();
+        let probed = PROBED.min(self.count());
+        let mut descs = Vec::new();
+        fetch(view, self.header.descs, (probed * words.desc_size()) as usize, &mut descs)?;
+        let mut infos = Vec::new();
+        let shortest = InfoForm::PLAIN.stride as u64;
+        let longest = self.hints.info_stride.map_or(256, |stride| stride.clamp(24, 4096) as u64);
+        // The longest form first; an array at the very end of RAM can only
+        // be of a shorter one.
+        let at = self.header.infos;
+        fetch(view, at, (probed * longest) as usize, &mut infos)
+            .or_else(|_| fetch(view, at, (probed * shortest) as usize, &mut infos))?;
+
+        let descs = Bytes::new(&descs, self.arch);
+        let infos = Bytes::new(&infos, self.arch);
+        let by_rule = words.id_minus(marks.head_id, self.origin(marks));
+        let hinted = self.hints.info_stride.filter(|stride| (24..=4096).contains(stride));
+        // The forms known, then any that a future kernel may have.
+        let known = [InfoForm::PLAIN.stride, InfoForm::EXECUTION_CTX.stride];
+        let strides: Vec<usize> = match hinted {
+            Some(stride) => vec![stride],
+            None => known.into_iter().chain((96..=256).step_by(8)).collect(),
+        };
+        let default = strides.first().copied().unwrap_or(InfoForm::PLAIN.stride);
+        let mut best = (0, InfoForm::of(default), by_rule);
+        for (nth, stride) in strides.into_iter().enumerate() {
+            if nth >= known.len() && best.0 > 0 {
+                break;
+            }
+            let votes = self.votes(marks, descs, infos, stride);
+            let lawful = votes.iter().filter(|&&seq| seq & words.id_mask == by_rule).count();
+            let (score, head_seq) = match votes.iter().find(|&&seq| seq & words.id_mask == by_rule)
+            {
+                Some(&seq) => (lawful + PROBED as usize, seq),
+                // A numbering that nobody foresaw needs more than one witness.
+                None => most_frequent(votes).filter(|(count, _)| *count > 1).unwrap_or_default(),
+            };
+            if score > best.0 {
+                best = (score, InfoForm::of(stride), head_seq);
+            }
+        }
+        let (score, form, head_seq) = best;
+        // One record, or none that can be used: place 0 is the same in all
+        // forms, but what it holds is not.
+        let form = match (score, hinted) {
+            (0, None) if names_a_task(infos) => InfoForm::EXECUTION_CTX,
+            _ => form,
+        };
+        Ok(Scheme { form, head_seq })
+    }
+
+    /// What each probed place says the newest sequence number is, if infos
+    /// are `stride` bytes apart. Place 0 is the same at every stride: no
+    /// vote.
+    fn votes(&self, marks: &Marks, descs: Bytes<'_>, infos: Bytes<'_>, stride: usize) -> Vec<u64> {
+        let words = self.words();
+        let mask = self.count() - 1;
+        (1..PROBED.min(self.count()))
+            .filter_map(|place| {
+                let desc = Desc::parse(descs, words, place as usize)?;
+                let seq = infos.u64(place as usize * stride)?;
+                let used = seq != 0 && seq & mask == place && desc.id & mask == place;
+                let depth = words.id_minus(marks.head_id, desc.id);
+                (used && depth < 2 * self.count()).then(|| seq.wrapping_add(depth))
+            })
+            .collect()
+    }
+
+    /// Which ids hold the records from `seq` on; `None` if there are none.
+    fn window(&self, marks: &Marks, scheme: &Scheme, seq: u64) -> Option<Window> {
+        let words = self.words();
+        if seq > scheme.head_seq {
+            return None;
+        }
+        // The oldest id may be that of DESC0, which comes before record 0.
+        let depth = words.id_minus(marks.head_id, marks.tail_id).min(scheme.head_seq);
+        let depth = depth.min(scheme.head_seq - seq);
+        Some(Window {
+            first: words.id_minus(marks.head_id, depth),
+            count: depth + 1,
+            seq: scheme.head_seq - depth,
+        })
+    }
+
+    /// Put text found by its block's id in the place of corrupt records.
+    fn repair(
+        &self,
+        view: &View<'_>,
+        marks: &Marks,
+        scheme: &Scheme,
+        log: &mut Log,
+    ) -> Result<(), Error> {
+        let words = self.words();
+        let Some((low, high)) = corrupt_span(&log.entries) else { return Ok(()) };
+        let span = (high - low).saturating_add(1).min(self.count());
+        let mut text = Vec::new();
+        fetch(view, self.header.data, self.data_size() as usize, &mut text)?;
+        // Older ones too: where their blocks begin, others end.
+        let blocks = salvage::blocks(Bytes::new(&text, self.arch), |id| {
+            let depth = words.id_minus(marks.head_id, id);
+            if depth < 2 * self.count() { scheme.head_seq.checked_sub(depth) } else { None }
+        });
+        let mut infos = Vec::new();
+        let ring = (self.count(), scheme.form.stride as u64);
+        let base = words.id_minus(marks.head_id, scheme.head_seq.saturating_sub(low));
+        fetch_ring(view, self.header.infos, ring, (base, span), &mut infos)?;
+        let infos = Bytes::new(&infos, self.arch);
+
+        let mut entries = Vec::with_capacity(log.entries.len());
+        for entry in log.entries.drain(..) {
+            let Entry::Lost { seq, count, why: Loss::Corrupt } = entry else {
+                entries.push(entry);
+                continue;
+            };
+            for seq in seq..seq.saturating_add(count.min(self.count())) {
+                let block = blocks
+                    .binary_search_by_key(&seq, |block| block.seq)
+                    .ok()
+                    .and_then(|place| blocks.get(place));
+                let at = (seq.wrapping_sub(low) as usize).saturating_mul(scheme.form.stride);
+                let info = Info::parse(infos, at).filter(|info| info.seq == seq);
+                match block.and_then(|block| block.record(info.as_ref())) {
+                    Some(record) => entries.push(Entry::Record(record)),
+                    None => push_lost(&mut entries, seq, 1, Loss::Corrupt),
+                }
+            }
+        }
+        log.entries = entries;
+        let salvaged = log.records().filter(|record| record.state == State::Salvaged).count();
+        if salvaged > 0 && salvaged == log.records().count() {
+            log.format = Format::Salvage;
+        }
+        Ok(())
+    }
+}
+
+/// Decodes a ring's records batch by batch.
+struct Reader<'a, 'v> {
+    ring: &'a Ring,
+    view: &'a View<'v>,
+    words: Words,
+    marks: Marks,
+    scheme: Scheme,
+    entries: Vec<Entry>,
+    /// The sequence number expected next; nothing was decoded before it.
+    next_seq: u64,
+    /// Text that may still be produced: no more than the ring can hold.
+    text_left: u64,
+    /// Text that may still be read: some more, as batches may overlap.
+    fetch_left: u64,
+    /// The logical position that text offsets count from.
+    oldest_text: u64,
+    descs: Vec<u8>,
+    again: Vec<u8>,
+    infos: Vec<u8>,
+    text: Vec<u8>,
+    fates: Vec<Fate>,
+}
+
+/// What has been found of one descriptor.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Lost(Loss),
+    /// A record without text.
+    Empty(State),
+    /// A text block at `offset` from the oldest text, `len` bytes with all
+    /// that belongs to it.
+    Block {
+        offset: u64,
+        len: u64,
+        state: State,
+    },
+    /// As a descriptor that says its text lies outside the ring's text; so
+    /// may look one that was written while we read.
+    Outside,
+}
+
+impl<'a, 'v> Reader<'a, 'v> {
+    fn new(
+        ring: &'a Ring,
+        view: &'a View<'v>,
+        marks: Marks,
+        scheme: Scheme,
+        next_seq: u64,
+    ) -> Self {
+        let size = ring.data_size();
+        Self {
+            ring,
+            view,
+            words: ring.words(),
+            marks,
+            scheme,
+            entries: Vec::new(),
+            next_seq,
+            text_left: size,
+            fetch_left: size.saturating_mul(4),
+            oldest_text: 0,
+            descs: Vec::new(),
+            again: Vec::new(),
+            infos: Vec::new(),
+            text: Vec::new(),
+            fates: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, window: Window) -> Result<(), Error> {
+        // What is older than the oldest descriptor was overwritten.
+        if window.seq > self.next_seq {
+            self.lose(window.seq - self.next_seq, Loss::Overwritten);
+        }
+        let mut done = 0;
+        while done < window.count {
+            let count = BATCH.min(window.count - done);
+            let first = self.words.id_plus(window.first, done);
+            self.batch(first, count)?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Decode `count` records from id `first`; `count` is at most `BATCH`
+    /// and at most the ring's.
+    fn batch(&mut self, first: u64, count: u64) -> Result<(), Error> {
+        self.fetch_descs(first, count, false)?;
+        let live = self.live(first, count as usize);
+        if live.is_empty() {
+            self.lose(count, Loss::Overwritten);
+            return Ok(());
+        }
+        // Text is overwritten sooner than descriptors are, so a ring that
+        // has come round begins with many that have nothing to tell.
+        if live.start > 0 {
+            self.lose(live.start as u64, Loss::Overwritten);
+        }
+        let first_live = self.words.id_plus(first, live.start as u64);
+        let stride = self.scheme.form.stride as u64;
+        fetch_ring(
+            self.view,
+            self.ring.header.infos,
+            (self.ring.count(), stride),
+            (first_live, live.len() as u64),
+            &mut self.infos,
+        )?;
+        self.judge(first_live, live.clone());
+        let base = self.fetch_text()?;
+
+        let now = self.ring.marks(self.view)?;
+        let moved = now != self.marks;
+        if moved {
+            self.fetch_descs(first, count, true)?;
+        }
+        self.settle(first_live, live.clone(), moved);
+        self.tell(first_live, base);
+        let after = count - live.end as u64;
+        if after > 0 {
+            self.lose(after, Loss::Overwritten);
+        }
+        Ok(())
+    }
+
+    fn fetch_descs(&mut self, first: u64, count: u64, again: bool) -> Result<(), ReadError> {
+        let buf = if again { &mut self.again } else { &mut self.descs };
+        let ring = (self.ring.count(), self.words.desc_size());
+        fetch_ring(self.view, self.ring.header.descs, ring, (first, count), buf)
+    }
+
+    /// The places of the batch between leading and trailing reusable ones.
+    fn live(&self, first: u64, count: usize) -> Range<usize> {
+        let descs = Bytes::new(&self.descs, self.ring.arch);
+        let is_live = |place: &usize| {
+            let id = self.words.id_plus(first, *place as u64);
+            Desc::parse(descs, self.words, *place)
+                .is_some_and(|desc| desc.state != REUSABLE || desc.id != id)
+        };
+        match (0..count).find(is_live) {
+            Some(start) => start..(start..count).rfind(is_live).map_or(count, |last| last + 1),
+            None => 0..0,
+        }
+    }
+
+    /// Judge every live descriptor by itself and its info.
+    fn judge(&mut self, first: u64, live: Range<usize>) {
+        let descs = Bytes::new(&self.descs, self.ring.arch);
+        let infos = Bytes::new(&self.infos, self.ring.arch);
+        self.oldest_text = self.find_oldest_text(descs, live.clone());
+        let mut fates = std::mem::take(&mut self.fates);
+        fates.clear();
+        for (nth, place) in live.enumerate() {
+            let id = self.words.id_plus(first, nth as u64);
+            let fate = match (
+                Desc::parse(descs, self.words, place),
+                Info::parse(infos, nth.saturating_mul(self.scheme.form.stride)),
+            ) {
+                (Some(desc), Some(info)) => self.judge_one(id, &desc, &info),
+                _ => Fate::Lost(Loss::Corrupt),
+            };
+            fates.push(fate);
+        }
+        self.fates = fates;
+    }
+
+    /// The position of the oldest text, by the header if that can be.
+    fn find_oldest_text(&self, descs: Bytes<'_>, live: Range<usize>) -> u64 {
+        let Marks { head_lpos, tail_lpos, .. } = self.marks;
+        let size = self.ring.data_size();
+        if self.words.minus(head_lpos, tail_lpos) <= size {
+            return tail_lpos;
+        }
+        // The header's text positions are damaged: the newest block tells.
+        let newest = live
+            .rev()
+            .filter_map(|place| Desc::parse(descs, self.words, place))
+            .find(|desc| matches!(desc.state, COMMITTED | FINALIZED) && desc.next & 1 == 0);
+        newest.map_or(0, |desc| self.words.minus(desc.next, size))
+    }
+
+    fn judge_one(&self, id: u64, desc: &Desc, info: &Info) -> Fate {
+        if desc.id != id {
+            let reserving = self.ring.awaits(desc, id);
+            return Fate::Lost(if reserving { Loss::Reserved } else { Loss::Corrupt });
+        }
+        let numbered = self.seq_of(id) == info.seq;
+        let state = match desc.state {
+            REUSABLE => return Fate::Lost(Loss::Overwritten),
+            FINALIZED => State::Complete,
+            COMMITTED => State::Open,
+            // Everything but the id may still be that of one round before.
+            _ if !numbered || info.text_len == 0 => return Fate::Lost(Loss::Reserved),
+            _ => State::InProgress,
+        };
+        if !numbered {
+            return Fate::Lost(Loss::Corrupt);
+        }
+        if desc.begin & desc.next & 1 == 1 {
+            // Data-less: an empty line, or FAILED_LPOS where the text ring
+            // had no room.
+            return match (desc.begin, desc.next) {
+                (EMPTY_LINE_LPOS, EMPTY_LINE_LPOS) => Fate::Empty(state),
+                _ => Fate::Lost(Loss::NoText),
+            };
+        }
+        let size = self.ring.data_size();
+        let len = self.words.minus(desc.next, desc.begin);
+        let offset = self.words.minus(desc.begin, self.oldest_text);
+        let aligned = (desc.begin | desc.next) & (self.words.size - 1) == 0;
+        if !aligned || len < self.words.size || len > size {
+            return self.no_text(state);
+        }
+        if offset >= size || offset + len > size {
+            return match state {
+                State::InProgress => Fate::Lost(Loss::Reserved),
+                _ => Fate::Outside,
+            };
+        }
+        Fate::Block { offset, len, state }
+    }
+
+    /// Text that cannot be had: not there yet, or damaged.
+    fn no_text(&self, state: State) -> Fate {
+        Fate::Lost(if state == State::InProgress { Loss::Reserved } else { Loss::Corrupt })
+    }
+
+    /// The sequence number that goes with an id of the ring.
+    fn seq_of(&self, id: u64) -> u64 {
+        self.scheme.head_seq.wrapping_sub(self.words.id_minus(self.marks.head_id, id))
+    }
+
+    /// Read the text of all blocks found. Returns the offset that
+    /// `self.text` begins at.
+    fn fetch_text(&mut self) -> Result<u64, Error> {
+        self.text.clear();
+        let spans = self.fates.iter().filter_map(|fate| match fate {
+            Fate::Block { offset, len, .. } => Some((*offset, *offset + *len)),
+            _ => None,
+        });
+        let span = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let Some((low, high)) = span else { return Ok(0) };
+        let len = high - low;
+        // Blocks are laid one after another, so all batches together read
+        // little more than the ring; a ring of lies could make each of them
+        // read all of it.
+        if len > self.fetch_left {
+            return Ok(low);
+        }
+        self.fetch_left -= len;
+        let ring = (self.ring.data_size(), 1);
+        let at = self.oldest_text.wrapping_add(low);
+        fetch_ring(self.view, self.ring.header.data, ring, (at, len), &mut self.text)?;
+        Ok(low)
+    }
+
+    /// What the second look at the descriptors leaves of the first: those
+    /// taken back since may have lost their text under our eyes.
+    fn settle(&mut self, first: u64, live: Range<usize>, moved: bool) {
+        let again = Bytes::new(&self.again, self.ring.arch);
+        let ring = self.ring;
+        for (nth, (place, fate)) in live.zip(&mut self.fates).enumerate() {
+            if moved {
+                let id = self.words.id_plus(first, nth as u64);
+                let stays = Desc::parse(again, self.words, place).is_some_and(|desc| {
+                    (desc.id == id && desc.state != REUSABLE) || ring.awaits(&desc, id)
+                });
+                if !stays {
+                    *fate = Fate::Lost(Loss::Overwritten);
+                }
+            }
+            if let Fate::Outside = fate {
+                // Text laid after the header was read is beyond its end.
+                *fate = Fate::Lost(if moved { Loss::Reserved } else { Loss::Corrupt });
+            }
+        }
+    }
+
+    /// Turn what was found into entries; `base` is the offset that the text
+    /// read begins at.
+    fn tell(&mut self, first: u64, base: u64) {
+        let fates = std::mem::take(&mut self.fates);
+        self.entries.reserve(fates.len());
+        for (nth, fate) in fates.iter().enumerate() {
+            let id = self.words.id_plus(first, nth as u64);
+            let told = match *fate {
+                Fate::Lost(why) => Err(why),
+                Fate::Outside => Err(Loss::Corrupt),
+                Fate::Empty(state) => self.record(nth, &[], state).ok_or(Loss::Corrupt),
+                Fate::Block { offset, len, state } => {
+                    let text = self.text_of(id, offset, len, base);
+                    let record = text.and_then(|text| self.record(nth, text, state));
+                    record.ok_or(match state {
+                        State::InProgress => Loss::Reserved,
+                        _ => Loss::Corrupt,
+                    })
+                }
+            };
+            match told {
+                Ok(record) => {
+                    self.text_left = self.text_left.saturating_sub(record.text.len() as u64);
+                    self.entries.push(Entry::Record(record));
+                    self.next_seq = self.next_seq.wrapping_add(1);
+                }
+                Err(why) => self.lose(1, why),
+            }
+        }
+        self.fates = fates;
+    }
+
+    /// The text of a block, with what padding follows it.
+    fn text_of(&self, id: u64, offset: u64, len: u64, base: u64) -> Option<&[u8]> {
+        let bytes = Bytes::new(&self.text, self.ring.arch);
+        let block = offset.checked_sub(base)? as usize;
+        if bytes.word(block)? != id {
+            return None;
+        }
+        let size = self.ring.data_size();
+        let begin = self.oldest_text.wrapping_add(offset) & self.words.mask;
+        let last = begin.wrapping_add(len - 1) & self.words.mask;
+        // A block that does not fit before the end of the ring leaves its id
+        // there and lies at the start. Up to 6.18 that goes also for one
+        // that would end exactly at the end, later not; comparing with the
+        // last byte instead of the next position is right for both.
+        let skipped = if begin / size == last / size {
+            0
+        } else {
+            self.words.minus(last & !(size - 1), begin)
+        };
+        let text = (block as u64 + skipped + self.words.size) as usize;
+        let len = len.checked_sub(skipped + self.words.size)?;
+        bytes.slice(text, len as usize)
+    }
+
+    /// The record with the `nth` info of the batch, and with as much of
+    /// `text` as is its own.
+    fn record(&self, nth: usize, text: &[u8], state: State) -> Option<Record> {
+        let infos = Bytes::new(&self.infos, self.ring.arch);
+        let at = nth.checked_mul(self.scheme.form.stride)?;
+        let info = Info::parse(infos, at)?;
+        let text = text.get(..text.len().min(usize::from(info.text_len)))?;
+        if text.len() as u64 > self.text_left {
+            return None;
+        }
+        let device = self.scheme.form.device.and_then(|device| device_of(infos, at + device));
+        Some(record(&info, device, text.to_vec(), state))
+    }
+
+    fn lose(&mut self, count: u64, why: Loss) {
+        push_lost(&mut self.entries, self.next_seq, count, why);
+        self.next_seq = self.next_seq.wrapping_add(count);
+    }
+}
+
+/// A record of its info and its text.
+pub(super) fn record(
+    info: &Info,
+    device: Option<Box<Device>>,
+    text: Vec<u8>,
+    state: State,
+) -> Record {
+    Record {
+        seq: info.seq,
+        ts_nsec: Some(info.ts_nsec),
+        level: info.level,
+        facility: info.facility,
+        continues: info.flags & LOG_CONT != 0,
+        caller: Some(Caller::from_id(info.caller_id)),
+        device,
+        text,
+        state,
+    }
+}
+
+/// Add lost records to the entry before, if that is the same kind of loss.
+pub(super) fn push_lost(entries: &mut Vec<Entry>, seq: u64, count: u64, why: Loss) {
+    if count == 0 {
+        return;
+    }
+    if let Some(Entry::Lost { seq: before, count: so_far, why: same }) = entries.last_mut() {
+        if *same == why && before.checked_add(*so_far) == Some(seq) {
+            *so_far = so_far.saturating_add(count);
+            return;
+        }
+    }
+    entries.push(Entry::Lost { seq, count, why });
+}
+
+/// The `struct dev_printk_info` at `at`, if it names anything.
+#[inline]
+fn device_of(infos: Bytes<'_>, at: usize) -> Option<Box<Device>> {
+    let subsystem = infos.slice(at, SUBSYSTEM_SIZE)?;
+    let device = infos.slice(at.checked_add(SUBSYSTEM_SIZE)?, DEVICE_SIZE)?;
+    if subsystem.first() == Some(&0) && device.first() == Some(&0) {
+        return None;
+    }
+    Some(Box::new(Device { subsystem: c_string(subsystem), device: c_string(device) }))
+}
+
+/// The bytes before the first NUL.
+fn c_string(array: &[u8]) -> Vec<u8> {
+    array.split(|&byte| byte == 0).next().unwrap_or_default().to_vec()
+}
+
+/// Whether the first info holds a task's name where `comm` is with
+/// `CONFIG_PRINTK_EXECUTION_CTX`; at 24, before it, is the second caller id,
+/// where a form without would have the subsystem's first letters.
+fn names_a_task(infos: Bytes<'_>) -> bool {
+    let is_text = |byte: &u8| byte.is_ascii_graphic();
+    infos.slice(28, 2).is_some_and(|comm| comm.iter().all(is_text))
+        && !infos.slice(24, 4).is_some_and(|id| id.iter().all(is_text))
+}
+
+/// The number most of `votes` are, and how many.
+fn most_frequent(mut votes: Vec<u64>) -> Option<(usize, u64)> {
+    votes.sort_unstable();
+    votes
+        .chunk_by(|a, b| a == b)
+        .filter_map(|same| Some((same.len(), *same.first()?)))
+        .max_by_key(|(count, _)| *count)
+}
+
+/// The lowest and the highest sequence number of corrupt records.
+fn corrupt_span(entries: &[Entry]) -> Option<(u64, u64)> {
+    entries
+        .iter()
+        .filter_map(|entry| match entry {
+            Entry::Lost { seq, count, why: Loss::Corrupt } => {
+                Some((*seq, seq.saturating_add(count.saturating_sub(1))))
+            }
+            _ => None,
+        })
+        .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+}
+
+fn malformed(address: u64, what: &'static str) -> Error {
+    Error::Malformed { format: Format::Ringbuffer, address, what }
+}
+
+fn read_header(view: &View<'_>, prb: u64) -> Result<Vec<u8>, Error> {
+    let mut raw = Vec::new();
+    fetch(view, prb, Words::of(view.arch().word).header_size(), &mut raw)?;
+    Ok(raw)
+}
+
+/// What must hold of the fields that never change.
+fn check_geometry(view: &View<'_>, header: &Header) -> Result<(), &'static str> {
+    if !COUNT_BITS.contains(&header.count_bits) {
+        return Err("number of descriptors is out of range");
+    }
+    let words = Words::of(view.arch().word);
+    let count = 1_u64 << header.count_bits;
+    let arrays = [
+        (header.descs, words.desc_size(), words.size),
+        // Two 64-bit numbers come first, which the ABIs of ppc align.
+        (header.infos, InfoForm::PLAIN.stride as u64, 8),
+        (header.data, 32, words.size),
+    ];
+    for (address, size, align) in arrays {
+        if address == 0 || address % align != 0 {
+            return Err("arrays are not where arrays can be");
+        }
+        if view.real(address, count * size).is_none() {
+            return Err("arrays are not in RAM");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
