@@ -359,6 +359,14 @@ impl RingWriter {
         self.sheet.put_number(info + 16, text.len() as u64, 2);
     }
 
+    /// How many descriptors hold a record that was not given up.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        let w = self.w();
+        let state = |place| self.sheet.word(self.descs_at() + place * 3 * w) >> (8 * w - 2);
+        (0..self.count() as usize).filter(|place| matches!(state(*place), 1 | 2)).count()
+    }
+
     /// Offset of a record's `struct printk_info`.
     #[must_use]
     pub fn info_at(&self, id: u64) -> usize {
