@@ -7,11 +7,16 @@ pub mod banner;
 pub mod elf;
 pub mod error;
 pub mod functions;
+pub mod identity;
 pub mod input;
 pub mod names;
+pub mod system_map;
+#[cfg(test)]
+mod testing;
 mod wanted;
 
 pub use error::SourceError;
 pub use functions::Functions;
+pub use identity::Identity;
 pub use input::Input;
 pub use names::{Names, Source, Symbol};
