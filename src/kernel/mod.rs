@@ -11,9 +11,11 @@ pub mod identity;
 pub mod input;
 pub mod locate;
 pub mod names;
+pub mod system_map;
+#[cfg(test)]
+mod testing;
 mod wanted;
 pub mod activity;
-pub mod names;
 pub mod stack;
 
 pub use error::SourceError;
