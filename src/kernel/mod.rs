@@ -4,5 +4,6 @@
 #![forbid(unsafe_code)]
 
 pub mod names;
+pub mod scan;
 
 pub use names::{Names, Source, Symbol};
