@@ -31,6 +31,9 @@ const RELATIVE: u64 = 22;
 /// `PAGE_OFFSET`, and the vmsplit choices people set).
 const PAGE_OFFSETS: [u32; 5] = [0xc000_0000, 0x8000_0000, 0xb000_0000, 0x7000_0000, 0x4000_0000];
 
+/// Distances tried for one ring, so that a page of pretended ones costs little.
+const MAX_RULES: usize = 64;
+
 /// The head of a ring, with what can be told without following pointers.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
@@ -55,9 +58,9 @@ pub(super) struct Ring {
     pub empty: bool,
     /// `sizeof(struct printk_info)`, where the infos tell.
     pub info_size: Option<usize>,
-    /// The data around, which holds the `prb` of the kernel if this is the
-    /// ring it was linked with.
-    near: Near,
+    /// All pointers in the data around, sorted: one of them is the variable
+    /// `prb`, if this is the ring the kernel was linked with.
+    pointers: Vec<u64>,
 }
 
 /// A piece of memory as words.
@@ -170,7 +173,8 @@ impl Head {
             Word::W32 => self.rules32(&near, peek)?,
         };
         let info_size = if empty { None } else { self.info_size(rule, peek) };
-        Some(Ring { head: self.clone(), rule, empty, info_size, near })
+        let pointers = near.pointers(self.arch);
+        Some(Ring { head: self.clone(), rule, empty, info_size, pointers })
     }
 
     /// Whether the arrays are where the head says under this rule; if so,
@@ -222,12 +226,7 @@ impl Head {
             .words(self.arch)
             .map(|(_, word)| word.wrapping_sub(self.real) & 0xffff_ffff)
             .filter(|distance| distance & 0xfff == 0);
-        let mut tried = Vec::new();
-        for distance in usual.chain(implied) {
-            if tried.contains(&distance) {
-                continue;
-            }
-            tried.push(distance);
+        for distance in usual.chain(implied).take(MAX_RULES) {
             let rule = rule32(distance, self.real);
             if let Some(empty) = self.leads_to_arrays(rule, peek) {
                 return Some((rule, empty));
@@ -271,16 +270,16 @@ impl Ring {
     /// Whether a variable in the data around `self` points at `other`, which
     /// may be `self`: then `other` is the ring the kernel uses.
     pub(super) fn names(&self, other: &Self) -> bool {
-        self.head.arch == other.head.arch
-            && self.near.pointers(self.head.arch).any(|word| word == other.effective())
+        self.head.arch == other.head.arch && self.pointers.binary_search(&other.effective()).is_ok()
     }
 
     /// The rings that words in the data around point at: where `prb` leads,
     /// should the ring it names lie where no scan came by.
     pub(super) fn named(&self, peek: &Peek<'_>) -> Vec<Self> {
         let word = self.head.arch.word.bytes() as u64;
-        self.near
-            .pointers(self.head.arch)
+        self.pointers
+            .iter()
+            .copied()
             .filter(|pointer| pointer % word == 0)
             .filter_map(|pointer| self.rule.real(pointer).filter(|real| *real != self.head.real))
             .filter_map(|real| {
@@ -303,14 +302,21 @@ impl Near {
         (skew..self.bytes.len()).step_by(word).filter_map(move |at| Some((at, bytes.word(at)?)))
     }
 
-    /// The words that may be variables holding a pointer.
-    fn pointers(&self, arch: Arch) -> impl Iterator<Item = u64> {
+    /// The words that may be variables holding a pointer, each once.
+    fn pointers(&self, arch: Arch) -> Vec<u64> {
         let mut before = 0;
-        self.words(arch).filter_map(move |(_, word)| {
-            let addend = before & 0xff == RELATIVE && before < 0x100;
-            before = word;
-            (word != 0 && !addend && (arch.word == Word::W32 || word >> 60 == 0xc)).then_some(word)
-        })
+        let mut pointers: Vec<u64> = self
+            .words(arch)
+            .filter_map(|(_, word)| {
+                let addend = before == RELATIVE;
+                before = word;
+                let kernel = arch.word == Word::W32 || word >> 60 == 0xc;
+                (word != 0 && !addend && kernel).then_some(word)
+            })
+            .collect();
+        pointers.sort_unstable();
+        pointers.dedup();
+        pointers
     }
 }
 
