@@ -17,6 +17,7 @@ mod testing;
 mod wanted;
 pub mod activity;
 pub mod stack;
+pub mod scan;
 
 pub use error::SourceError;
 pub use functions::Functions;
