@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod banner;
 pub mod elf;
 pub mod error;
@@ -11,13 +12,12 @@ pub mod identity;
 pub mod input;
 pub mod locate;
 pub mod names;
+pub mod scan;
+pub mod stack;
 pub mod system_map;
 #[cfg(test)]
 mod testing;
 mod wanted;
-pub mod activity;
-pub mod stack;
-pub mod scan;
 
 pub use error::SourceError;
 pub use functions::Functions;

@@ -4,12 +4,16 @@
 //! own settles the answer, and what was wrong with those before it stands
 //! above the log as a warning.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::arch::Arch;
-use crate::guest::{Memory, ReadError, View};
-use crate::kernel::{Identity, Names, SourceError, banner, identify, locate};
-use crate::printk::{Log, LogBuffer};
+use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
+use crate::kernel::identity::each_banner;
+use crate::kernel::scan::{self, Progress, scan};
+use crate::kernel::{Identity, Names, Source, SourceError, banner, identify, locate};
+use crate::printk::ringbuffer::{Ring, RingHints};
+use crate::printk::{self, LogBuffer};
 use crate::report::{Report, Verdict};
 
 /// A file that was asked for names, and what it gave.
@@ -26,11 +30,24 @@ enum Word {
     Refused(String),
 }
 
-/// The report by the first candidate that is the guest's.
+/// What a guest can be asked.
+pub(super) struct Guest<'a> {
+    /// Its memory.
+    pub(super) memory: &'a dyn Memory,
+    /// Its first processor, where QEMU tells.
+    pub(super) cpu: Option<Cpu>,
+}
+
+/// The report by the first candidate that is the guest's, or, where none is,
+/// by what can be recognised in its memory.
 ///
 /// # Errors
 /// As guest memory fails.
-pub(super) fn consult(memory: &dyn Memory, candidates: &[Candidate]) -> Result<Report, ReadError> {
+pub(super) fn consult(
+    guest: &Guest<'_>,
+    candidates: &[Candidate],
+    progress: Progress<'_>,
+) -> Result<Report, ReadError> {
     let mut warnings = Vec::new();
     for candidate in candidates {
         let names = match &candidate.names {
@@ -41,7 +58,7 @@ pub(super) fn consult(memory: &dyn Memory, candidates: &[Candidate]) -> Result<R
             }
         };
         let arch = names.arch.unwrap_or(Arch::PPC64LE);
-        match by_names(memory, arch, &candidate.path, names)? {
+        match guest.by_names(arch, &candidate.path, names)? {
             Word::Settled(verdict) => {
                 let mut report = Report::new(verdict);
                 report.kernel.clone_from(&names.banner);
@@ -53,53 +70,115 @@ pub(super) fn consult(memory: &dyn Memory, candidates: &[Candidate]) -> Result<R
             Word::Refused(why) => warnings.push(why),
         }
     }
-    Ok(Report::new(match warnings.pop() {
-        Some(why) => failed(why, "name the right one with --logbuf-vmlinux=FILE"),
-        None => failed(
-            "no kernel symbols to find the log by".to_owned(),
-            "name the vmlinux with --logbuf-vmlinux=FILE",
-        ),
-    }))
+    let mut report = guest.by_scan(progress)?;
+    report.warnings = warnings;
+    Ok(report)
 }
 
-/// What the names of one file, of a kernel compiled for `arch`, say.
-fn by_names(
-    memory: &dyn Memory,
-    arch: Arch,
-    path: &Path,
-    names: &Names,
-) -> Result<Word, ReadError> {
-    let not_entered = |detail: String| Ok(Word::Settled(Verdict::NotEntered { detail }));
-    let (rule, displacement) = match identify(memory, arch, names)? {
-        Identity::Here { rule, displacement } => (rule, displacement),
-        Identity::Loaded { .. } => return not_entered("the CPU is in firmware".to_owned()),
-        Identity::Absent => {
-            return not_entered("the CPU is in firmware; no kernel is loaded yet".to_owned());
+impl Guest<'_> {
+    /// What the names of one file, of a kernel compiled for `arch`, say.
+    fn by_names(&self, arch: Arch, path: &Path, names: &Names) -> Result<Word, ReadError> {
+        let (rule, displacement) = match identify(self.memory, arch, names)? {
+            Identity::Here { rule, displacement } => (rule, displacement),
+            Identity::Loaded { .. } => return Ok(Word::Settled(self.not_entered(""))),
+            Identity::Absent => {
+                return Ok(Word::Settled(self.not_entered("; no kernel is loaded yet")));
+            }
+            Identity::Other(guests) => return Ok(Word::Refused(stale(path, names, &guests))),
+        };
+        let view = View::new(self.memory, arch, rule);
+        let buffer = match locate(&view, names, displacement) {
+            Ok(buffer) => buffer,
+            Err(error) => {
+                let path = path.display();
+                return Ok(Word::Refused(format!("{path} does not lead to the log: {error}")));
+            }
+        };
+        let verdict = read(&buffer, &view)?;
+        if matches!(verdict, Verdict::EnteredSilent { .. })
+            && self.is_outside(rule, displacement, names)
+        {
+            // Loaded where it will run (Book E, 32-bit boards), so that its
+            // empty log alone does not tell.
+            return Ok(Word::Settled(self.not_entered("")));
         }
-        Identity::Other(guests) => return Ok(Word::Refused(stale(path, names, &guests))),
-    };
-    let view = View::new(memory, arch, rule);
-    let buffer = match locate(&view, names, displacement) {
-        Ok(buffer) => buffer,
-        Err(error) => {
-            return Ok(Word::Refused(format!(
-                "{} does not lead to the log: {error}",
-                path.display()
-            )));
-        }
-    };
-    Ok(Word::Settled(match buffer.read(&view) {
-        Ok(log) if is_empty(&log) => {
-            Verdict::EnteredSilent { format: Some(LogBuffer::format(&buffer)) }
-        }
-        Ok(log) => Verdict::Log(log),
-        Err(crate::printk::Error::Read(error)) => return Err(error),
-        Err(error) => failed(format!("the log could not be read: {error}"), "ask again"),
-    }))
+        Ok(Word::Settled(verdict))
+    }
+
+    /// What can be recognised without any names.
+    fn by_scan(&self, progress: Progress<'_>) -> Result<Report, ReadError> {
+        let outcome = scan(self.memory, progress)?;
+        let found = match outcome.verdict {
+            scan::Verdict::Live(found) => found,
+            scan::Verdict::OnlyPristine(_) => return Ok(Report::new(self.not_entered(""))),
+            scan::Verdict::Nothing => {
+                let detail = "; no log of any format is in memory";
+                return Ok(Report::new(self.not_entered(detail)));
+            }
+        };
+        let view = View::new(self.memory, found.arch, found.rule);
+        let verdict = match &found.kind {
+            scan::Kind::Ringbuffer { prb, info_size, .. } => {
+                let hints = RingHints { info_stride: *info_size };
+                match Ring::open_with(&view, *prb, hints) {
+                    Ok(ring) => read(&LogBuffer::Ringbuffer(ring), &view)?,
+                    Err(error) => undecodable(error)?,
+                }
+            }
+            scan::Kind::Variable { .. } | scan::Kind::Bytes { .. } => failed(
+                "the kernel's log is of a format before 5.10, which is not decoded yet".to_owned(),
+                "read it with dump-guest-memory",
+            ),
+        };
+        let mut report = Report::new(verdict);
+        report.arch = Some(found.arch);
+        report.source = Some(Source::Scan);
+        each_banner(self.memory, &mut |_, text| {
+            report.kernel = Some(text.to_vec());
+            ControlFlow::Break(())
+        })?;
+        Ok(report)
+    }
+
+    /// That no kernel runs yet, and where the processor is instead.
+    fn not_entered(&self, more: &str) -> Verdict {
+        let at = match &self.cpu {
+            Some(cpu) => format!("CPU {} is in firmware at {:#x}", cpu.index, cpu.nip),
+            None => "the CPU is in firmware".to_owned(),
+        };
+        Verdict::NotEntered { detail: format!("{at}{more}") }
+    }
+
+    /// Whether the processor is known to be outside of the kernel.
+    fn is_outside(&self, rule: AddressRule, displacement: u64, names: &Names) -> bool {
+        let real = |name| rule.real(names.address(name)?.checked_add(displacement)?);
+        let start = real("_stext").or_else(|| real("_text"));
+        let (Some(cpu), Some(start), Some(end)) = (&self.cpu, start, real("_end")) else {
+            return false;
+        };
+        // In real mode, which begins a kernel, the address is the real one.
+        let at = rule.real(cpu.nip).unwrap_or(cpu.nip);
+        !(start..end).contains(&at)
+    }
 }
 
-fn is_empty(log: &Log) -> bool {
-    log.entries.is_empty()
+/// All that a log buffer holds, or that it holds nothing.
+fn read(buffer: &LogBuffer, view: &View<'_>) -> Result<Verdict, ReadError> {
+    match buffer.read(view) {
+        Ok(log) if log.entries.is_empty() => {
+            Ok(Verdict::EnteredSilent { format: Some(buffer.format()) })
+        }
+        Ok(log) => Ok(Verdict::Log(log)),
+        Err(error) => undecodable(error),
+    }
+}
+
+/// A log that was found and could not be decoded.
+fn undecodable(error: printk::Error) -> Result<Verdict, ReadError> {
+    match error {
+        printk::Error::Read(error) => Err(error),
+        error => Ok(failed(format!("the log could not be read: {error}"), "ask again")),
+    }
 }
 
 /// A vmlinux that is not the guest's, in one sentence that names both.

@@ -2,6 +2,7 @@
 //! log and output meet.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use nix::unistd::Pid;
 use super::answer::{self, Candidate};
 use crate::cli::Options;
 use crate::guest::live::{LiveMemory, Scratch};
-use crate::guest::{Memory, ReadError};
+use crate::guest::{Cpu, Memory, ReadError, cpu};
 use crate::kernel::SourceError;
 use crate::kernel::elf::Elf;
 use crate::launch::{Channel, CommandLine};
@@ -187,14 +188,14 @@ impl Observer {
             colour: report::wants_colour(self.color, terminal, environment),
             unicode: !terminal || report::wants_unicode(environment),
             terminal,
-            line_end: if terminal { LineEnd::CrLf } else { LineEnd::Lf },
+            line_end: if destination.is_raw() { LineEnd::CrLf } else { LineEnd::Lf },
             width: destination.columns().map(usize::from),
             caller: false,
         };
         let bytes = report::render(report, Format::Dmesg, style);
         if terminal {
             // Whatever stands unfinished on the guest's line keeps its line.
-            [b"\r\n", bytes.as_slice()].concat()
+            [style.line_end.bytes(), bytes.as_slice()].concat()
         } else {
             bytes
         }
@@ -229,8 +230,16 @@ impl Observer {
             ));
         }
         let candidates = self.candidates.as_deref().unwrap_or_default();
-        answer::consult(&link.memory, candidates).map_err(|error| unreadable(&error))
+        let guest = answer::Guest { memory: &link.memory, cpu: first_cpu(&link.monitor) };
+        let mut progress = |_, _| ControlFlow::Continue(());
+        answer::consult(&guest, candidates, &mut progress).map_err(|error| unreadable(&error))
     }
+}
+
+/// Where the guest's first processor is, if QEMU says so soon.
+fn first_cpu(monitor: &Shared) -> Option<Cpu> {
+    let text = monitor.lock().registers(Instant::now() + PATIENCE / 4).ok()?;
+    cpu::parse(&text).into_iter().next()
 }
 
 /// Guest memory could not be read: what to do about it.

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -235,16 +235,6 @@ impl Terminal {
             status.is_some()
         });
         status.and_then(|status| status.code())
-    }
-
-    /// The process on the terminal.
-    pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
-    }
-
-    /// Its descriptor's number, for messages.
-    pub fn number(&self) -> i32 {
-        self.master.as_raw_fd()
     }
 }
 

@@ -31,7 +31,7 @@ fn messages(report: &str) -> Vec<String> {
 /// What the kernel prints by itself once its console registers: from the
 /// first message on, `count` of them.
 fn oracle(kernel: &Path, count: usize) -> Vec<String> {
-    let guest = Guest::start(boot(kernel, &["-append", "console=hvc0"]));
+    let guest = Guest::start(boot(kernel, &["-append", "console=hvc0 ignore_loglevel"]));
     until("the console's first lines", || messages(&guest.console()).len() > count + 5);
     let mut messages = messages(&guest.console());
     messages.truncate(count);
@@ -50,7 +50,7 @@ fn a_signal_shows_every_early_message_of_a_stock_hang() {
     assert!(report.contains(&format!("{} records", found.len())), "{report}");
     assert_eq!(found, oracle(&stock, found.len()));
     assert!(!report.contains('\x1b'), "no colours in a file");
-    assert_eq!(guest.ask().matches("Linux version").count(), 2, "asking again is possible");
+    assert_eq!(messages(&guest.ask()), found, "asking again is possible");
     assert_eq!(guest.terminate(), Some(0));
 }
 
