@@ -9,6 +9,7 @@ pub mod error;
 pub mod functions;
 pub mod identity;
 pub mod input;
+pub mod kallsyms;
 pub mod names;
 pub mod system_map;
 #[cfg(test)]
@@ -19,4 +20,5 @@ pub use error::SourceError;
 pub use functions::Functions;
 pub use identity::Identity;
 pub use input::Input;
+pub use kallsyms::Kallsyms;
 pub use names::{Names, Source, Symbol};
