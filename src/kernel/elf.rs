@@ -418,7 +418,8 @@ impl Elf {
         }
         let mut finds = Finds::default();
         for (name, file, symbol) in found {
-            let kind = if symbol.kind() == elf::STT_FUNC { Kind::Text } else { Kind::Data };
+            let function = symbol.kind() == elf::STT_FUNC || self.is_descriptor(&symbol);
+            let kind = if function { Kind::Text } else { Kind::Data };
             // Global symbols follow all local ones, and no file is theirs.
             let home = match (symbol.is_global() || file == 0, printk.contains(&file)) {
                 (true, _) => Home::Unknown,
@@ -429,6 +430,13 @@ impl Elf {
             finds.push(name, Find { symbol: place, kind, home, global: symbol.is_global() });
         }
         Ok(finds)
+    }
+
+    /// Whether a symbol is a function's descriptor (ELFv1). Those of static
+    /// functions may have no type: `con_start` of tty/vt.c is one.
+    fn is_descriptor(&self, symbol: &RawSymbol) -> bool {
+        let section = self.sections.get(usize::from(symbol.section));
+        section.is_some_and(|section| section.name == b".opd")
     }
 
     fn is_code(&self, symbol: &RawSymbol) -> bool {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::error::SourceError;
 use super::functions::{Builder, Functions};
 use super::input::Input;
-use super::names::{Names, Source, Symbol};
-use super::wanted::{Find, Finds, Home, Index, Kind};
+use super::names::{Names, Source};
+use super::wanted::{Finds, Index, is_code};
 use crate::arch::Arch;
 
 /// How much of the file is in memory at a time, in bytes.
@@ -74,20 +74,10 @@ impl SystemMap {
         let (mut digits, mut dots) = (0, 0_u32);
         self.each_line(|line| {
             digits = digits.max(line.digits);
-            if line.is_code() && matches!(line.name, [b'.', b'a'..=b'z' | b'_', ..]) {
+            if is_code(line.kind) && matches!(line.name, [b'.', b'a'..=b'z' | b'_', ..]) {
                 dots += 1;
             }
-            if let Some(name) = index.number(line.name) {
-                finds.push(
-                    name,
-                    Find {
-                        symbol: Symbol { address: line.address, size: 0 },
-                        kind: if line.is_code() { Kind::Text } else { Kind::Data },
-                        home: Home::Unknown,
-                        global: line.kind.is_ascii_uppercase(),
-                    },
-                );
-            }
+            finds.offer(&index, line.address, line.kind, line.name);
         })?;
         let symbols = finds.settle();
         if !symbols.contains_key("_stext") && !symbols.contains_key("linux_banner") {
@@ -108,7 +98,7 @@ impl SystemMap {
     pub fn functions(&self) -> Result<Functions, SourceError> {
         let mut builder = Builder::new(None);
         self.each_line(|line| {
-            if line.is_code() {
+            if is_code(line.kind) {
                 builder.push(line.address, 0, line.kind == b'T', line.name);
             }
         })?;
@@ -166,10 +156,6 @@ impl<'a> Line<'a> {
         let &[kind] = kind else { return None };
         let address = u64::from_str_radix(std::str::from_utf8(address).ok()?, 16).ok()?;
         Some(Self { address, digits, kind, name }).filter(|line| !line.name.is_empty())
-    }
-
-    const fn is_code(&self) -> bool {
-        matches!(self.kind, b't' | b'T' | b'w' | b'W')
     }
 }
 
