@@ -4,15 +4,16 @@
 //! own settles the answer, and what was wrong with those before it stands
 //! above the log as a warning.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 use crate::arch::Arch;
 use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
-use crate::kernel::identity::each_banner;
+use crate::kernel::identity::{REACH, each_banner};
 use crate::kernel::scan::{self, Progress, scan};
-use crate::kernel::{Identity, Names, Source, SourceError, banner, identify, locate};
-use crate::printk::ringbuffer::{Ring, RingHints};
+use crate::kernel::{
+    Identity, Names, Source, SourceError, banner, identify, kallsyms, locate, open_found,
+};
 use crate::printk::{self, LogBuffer};
 use crate::report::{Report, Verdict};
 
@@ -60,19 +61,28 @@ pub(super) fn consult(
         let arch = names.arch.unwrap_or(Arch::PPC64LE);
         match guest.by_names(arch, &candidate.path, names)? {
             Word::Settled(verdict) => {
-                let mut report = Report::new(verdict);
-                report.kernel.clone_from(&names.banner);
-                report.arch = Some(arch);
-                report.source = Some(names.source.clone());
+                let mut report = report_of(verdict, arch, names);
                 report.warnings = warnings;
                 return Ok(report);
             }
             Word::Refused(why) => warnings.push(why),
         }
     }
-    let mut report = guest.by_scan(progress)?;
+    let mut report = match guest.by_its_kallsyms()? {
+        Some(report) => report,
+        None => guest.by_scan(progress)?,
+    };
     report.warnings = warnings;
     Ok(report)
+}
+
+/// Report what the names of a kernel led to.
+fn report_of(verdict: Verdict, arch: Arch, names: &Names) -> Report {
+    let mut report = Report::new(verdict);
+    report.kernel.clone_from(&names.banner);
+    report.arch = Some(arch);
+    report.source = Some(names.source.clone());
+    report
 }
 
 impl Guest<'_> {
@@ -105,6 +115,20 @@ impl Guest<'_> {
         Ok(Word::Settled(verdict))
     }
 
+    /// What the kernel's own names in its memory say, where it keeps any.
+    fn by_its_kallsyms(&self) -> Result<Option<Report>, ReadError> {
+        let Some(found) = kallsyms::find(&Low::of(self.memory))? else { return Ok(None) };
+        let names = found.guest_names();
+        // Without CONFIG_KALLSYMS_ALL it knows functions only.
+        if locate_name(&names).is_none() {
+            return Ok(None);
+        }
+        Ok(match self.by_names(found.arch(), Path::new("kallsyms"), &names)? {
+            Word::Settled(verdict) => Some(report_of(verdict, found.arch(), &names)),
+            Word::Refused(_) => None,
+        })
+    }
+
     /// What can be recognised without any names.
     fn by_scan(&self, progress: Progress<'_>) -> Result<Report, ReadError> {
         let outcome = scan(self.memory, progress)?;
@@ -117,18 +141,9 @@ impl Guest<'_> {
             }
         };
         let view = View::new(self.memory, found.arch, found.rule);
-        let verdict = match &found.kind {
-            scan::Kind::Ringbuffer { prb, info_size, .. } => {
-                let hints = RingHints { info_stride: *info_size };
-                match Ring::open_with(&view, *prb, hints) {
-                    Ok(ring) => read(&LogBuffer::Ringbuffer(ring), &view)?,
-                    Err(error) => undecodable(error)?,
-                }
-            }
-            scan::Kind::Variable { .. } | scan::Kind::Bytes { .. } => failed(
-                "the kernel's log is of a format before 5.10, which is not decoded yet".to_owned(),
-                "read it with dump-guest-memory",
-            ),
+        let verdict = match open_found(&view, &found.kind) {
+            Ok(buffer) => read(&buffer, &view)?,
+            Err(error) => undecodable(error)?,
         };
         let mut report = Report::new(verdict);
         report.arch = Some(found.arch);
@@ -159,6 +174,36 @@ impl Guest<'_> {
         // In real mode, which begins a kernel, the address is the real one.
         let at = rule.real(cpu.nip).unwrap_or(cpu.nip);
         !(start..end).contains(&at)
+    }
+}
+
+/// The name by which the log would be found.
+fn locate_name(names: &Names) -> Option<u64> {
+    ["prb", "log_next_idx", "log_end"].iter().find_map(|name| names.address(name))
+}
+
+/// The memory that a kernel's image can be in: searching the rest for it
+/// takes long, and finds nothing.
+struct Low<'a> {
+    memory: &'a dyn Memory,
+    ram: Vec<Range<u64>>,
+}
+
+impl<'a> Low<'a> {
+    fn of(memory: &'a dyn Memory) -> Self {
+        let below = |range: &Range<u64>| range.start..range.end.min(REACH);
+        let ram = memory.ram().iter().map(below).filter(|range| !range.is_empty()).collect();
+        Self { memory, ram }
+    }
+}
+
+impl Memory for Low<'_> {
+    fn read(&self, real: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        self.memory.read(real, buf)
+    }
+
+    fn ram(&self) -> &[Range<u64>] {
+        &self.ram
     }
 }
 
