@@ -49,8 +49,9 @@ const ENTRIES: &[&str] = &[
 ];
 
 /// What the kernel writes in front of the registers that it saves on an
-/// exception: "REGS", "regs", "regshere".
-const MARKERS: [u64; 3] = [0x5245_4753, 0x7265_6773, 0x7265_6773_6865_7265];
+/// exception, by version: "REGS" (in memory order, so swapped for little
+/// endian), "regs", "regshere".
+const MARKERS: [u64; 4] = [0x5245_4753, 0x5347_4552, 0x7265_6773, 0x7265_6773_6865_7265];
 
 /// What a frame's address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

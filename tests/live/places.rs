@@ -134,7 +134,7 @@ fn look_at_a_kernel() {
     let Some(mut qemu) = Qemu::plain(&arguments) else { return };
     let mut memory = qemu.memory();
     memory.refresh().expect("a map");
-    for _ in 0..20 {
+    for _ in 0..12 {
         std::thread::sleep(Duration::from_millis(700));
         let begun = Instant::now();
         let places = places(&qemu, &memory, &functions);

@@ -178,7 +178,7 @@ fn real_mode_addresses_are_named_too() {
 /// An exception's frame at `real`, from `nip` with the stack at `stack`.
 fn exception(guest: &mut Guest, real: u64, marker: u64, nip: u64, stack: u64, msr: u64) {
     let (size, mark) = match guest.arch.word {
-        Word::W64 if marker == 32 => (8, 0x5245_4753),
+        Word::W64 if marker == 32 => (8, 0x5347_4552),
         Word::W64 => (8, 0x7265_6773_6865_7265),
         Word::W32 => (4, 0x7265_6773),
     };
