@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod dump;
 
 use std::fmt;
 use std::ops::Range;
