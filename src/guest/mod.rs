@@ -9,6 +9,7 @@
 pub mod address;
 pub mod cpu;
 pub mod live;
+pub mod dump;
 
 use std::fmt;
 use std::ops::Range;

@@ -9,16 +9,19 @@ pub mod elf;
 pub mod error;
 pub mod functions;
 pub mod identity;
+pub mod image;
 pub mod input;
 pub mod kallsyms;
 pub mod locate;
 pub mod names;
 pub mod resolve;
 pub mod scan;
+pub mod search;
 pub mod stack;
 pub mod system_map;
 #[cfg(test)]
 mod testing;
+pub mod unpack;
 mod wanted;
 
 pub use error::SourceError;
@@ -29,3 +32,4 @@ pub use kallsyms::Kallsyms;
 pub use locate::{LocateError, locate, open_found};
 pub use names::{Names, Source, Symbol};
 pub use resolve::Resolve;
+pub use search::{Candidate, Search};

@@ -201,3 +201,139 @@ impl Kernel {
         out
     }
 }
+
+/// How kallsyms is laid out; the first release that does so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Era {
+    V2_6,
+    V4_6,
+    V4_20,
+    /// With the order by name before the tokens, as 6.2 and 6.1.y.
+    V6_2,
+    V6_4,
+    V7_0,
+}
+
+pub const ERAS: [Era; 6] = [Era::V2_6, Era::V4_6, Era::V4_20, Era::V6_2, Era::V6_4, Era::V7_0];
+
+/// The symbols of a kernel, to be encoded as scripts/kallsyms.c does.
+pub struct Table {
+    /// Ascending addresses, type letters, names.
+    pub symbols: Vec<(u64, u8, String)>,
+}
+
+impl Table {
+    /// Some thousand symbols from `base` on, `prb` and `linux_banner` among
+    /// them, and one whose name is longer than 128 bytes.
+    pub fn sample(arch: Arch, base: u64, banner: u64) -> Self {
+        let mut symbols = vec![(base, b'T', "_stext".to_owned()), (base, b'T', "_text".to_owned())];
+        for n in 0..3000_u64 {
+            let letter = if n % 3 == 0 { b'T' } else { b't' };
+            symbols.push((base + 0x10 + n * 12, letter, format!("some_function_{n}")));
+        }
+        let first = match arch.word {
+            Word::W64 => "early_setup",
+            Word::W32 => "machine_init",
+        };
+        symbols.push((base + 0xf000, b'T', first.to_owned()));
+        symbols.push((base + 0x10000, b'd', "prb".to_owned()));
+        symbols.push((base + 0x10008, b'd', format!("long_{}", "name_of_rust_".repeat(14))));
+        symbols.push((banner, b'D', "linux_banner".to_owned()));
+        symbols.sort_by_key(|symbol| symbol.0);
+        Self { symbols }
+    }
+
+    /// The bytes of all tables, which are to lie at effective address `at`.
+    /// Digits and the characters of names stand for themselves, and the
+    /// unused bytes below for the ends of names.
+    pub fn encode(&self, arch: Arch, era: Era, at: u64) -> Vec<u8> {
+        let kernel = Kernel::new(arch);
+        let word = arch.word.bytes();
+        let align = if era == Era::V7_0 { 4 } else { word };
+        let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+        for (n, token) in tokens.iter_mut().enumerate() {
+            let byte = n as u8;
+            let used = byte.is_ascii_alphanumeric() || b"_.".contains(&byte);
+            if !used {
+                *token = format!("t{n:x}x").into_bytes();
+            }
+        }
+        tokens[1] = b"function_".to_vec();
+        tokens[0xfe] = b"name_".to_vec();
+
+        let (mut names, mut marks) = (Vec::new(), Vec::new());
+        for (n, (_, letter, name)) in self.symbols.iter().enumerate() {
+            if n % 256 == 0 {
+                marks.push(names.len() as u64);
+            }
+            let text = [&[*letter], name.as_bytes()].concat();
+            let text = String::from_utf8(text).expect("text");
+            // One long name keeps its length, for two bytes of it.
+            let packed: Vec<u8> = match name.len() {
+                ..100 => text.replace("function_", "\u{1}").bytes().collect(),
+                _ => text.into_bytes(),
+            };
+            match packed.len() {
+                ..0x80 => names.push(packed.len() as u8),
+                length => names.extend([(length & 0x7f) as u8 | 0x80, (length >> 7) as u8]),
+            }
+            names.extend(packed);
+        }
+
+        let mut out = Vec::new();
+        let base = self.symbols[0].0;
+        let label = |out: &mut Vec<u8>| out.resize(out.len().next_multiple_of(align), 0);
+        let wide = matches!(era, Era::V2_6 | Era::V4_6);
+        let number = |out: &mut Vec<u8>, n: u64| match wide {
+            true => kernel.word(out, n),
+            false => kernel.int(out, n as u32),
+        };
+        let offsets = |out: &mut Vec<u8>| {
+            label(out);
+            for (address, ..) in &self.symbols {
+                let place = at + out.len() as u64;
+                match era {
+                    Era::V7_0 => kernel.int(out, address.wrapping_sub(place) as u32),
+                    _ => kernel.int(out, (address - base) as u32),
+                }
+            }
+            if era != Era::V7_0 {
+                label(out);
+                kernel.word(out, base);
+            }
+        };
+        match era {
+            Era::V2_6 => self.symbols.iter().for_each(|symbol| kernel.word(&mut out, symbol.0)),
+            Era::V4_6 | Era::V4_20 | Era::V6_2 => offsets(&mut out),
+            Era::V6_4 | Era::V7_0 => {}
+        }
+        label(&mut out);
+        number(&mut out, self.symbols.len() as u64);
+        label(&mut out);
+        out.extend(&names);
+        label(&mut out);
+        marks.iter().for_each(|mark| number(&mut out, *mark));
+        let order = |out: &mut Vec<u8>| {
+            label(out);
+            (0..self.symbols.len()).for_each(|n| out.extend(&(n as u32).to_be_bytes()[1..]));
+        };
+        if era == Era::V6_2 {
+            order(&mut out);
+        }
+        label(&mut out);
+        let start = out.len();
+        let mut index = Vec::new();
+        for token in &tokens {
+            kernel.half(&mut index, (out.len() - start) as u16);
+            out.extend(token);
+            out.push(0);
+        }
+        label(&mut out);
+        out.extend(&index);
+        if matches!(era, Era::V6_4 | Era::V7_0) {
+            offsets(&mut out);
+            order(&mut out);
+        }
+        out
+    }
+}

@@ -137,7 +137,9 @@ impl ByteLog {
                 if (now.buffer, now.size) != (marks.buffer, marks.size) || now.end < marks.end {
                     return Err(Error::Replaced);
                 }
-                let lost = now.end.saturating_sub(now.size).saturating_sub(start);
+                // One more is stored before it is counted.
+                let end = if now.end == marks.end { now.end } else { now.end + 1 };
+                let lost = end.saturating_sub(now.size).saturating_sub(start);
                 let kept = text.get(lost.min(text.len() as u64) as usize..).unwrap_or_default();
                 let start = start + lost;
                 if start > seq {

@@ -179,13 +179,25 @@ impl Marks {
     }
 
     fn read_once(view: &View<'_>, symbols: &VariableSymbols) -> Result<Self, Error> {
+        let word = view.arch().word.bytes();
+        let [buffer, size, first_seq, next_seq, first_idx, next_idx] = numbers(
+            view,
+            [
+                (symbols.log_buf, word),
+                (symbols.log_buf_len, 4),
+                (symbols.first_seq, 8),
+                (symbols.next_seq, 8),
+                (symbols.first_idx, 4),
+                (symbols.next_idx, 4),
+            ],
+        )?;
         Ok(Self {
-            buffer: view.word(symbols.log_buf)?,
-            size: number(view, symbols.log_buf_len, 4)? as usize,
-            first_seq: number(view, symbols.first_seq, 8)?,
-            next_seq: number(view, symbols.next_seq, 8)?,
-            first_idx: number(view, symbols.first_idx, 4)? as usize,
-            next_idx: number(view, symbols.next_idx, 4)? as usize,
+            buffer,
+            size: size as usize,
+            first_seq,
+            next_seq,
+            first_idx: first_idx as usize,
+            next_idx: next_idx as usize,
         })
     }
 
@@ -238,8 +250,13 @@ fn read_marked(view: &View<'_>, symbols: &VariableSymbols, from: u64) -> Result<
         return Err(Error::Replaced);
     }
 
+    // Records are given up before others are written over them, so what is
+    // still counted on now is whole, and what is not may be anything.
+    let marks =
+        Marks { first_seq: now.first_seq.min(marks.next_seq), first_idx: now.first_idx, ..marks };
+
     let bytes = Bytes::new(&data, view.arch());
-    let walk = Walk::new(bytes, &marks, stretches);
+    let walk = Walk::new(bytes, &marks);
     let form = Form::of(bytes, &walk.places);
     let total = marks.next_seq - marks.first_seq;
     // Some of the records, perhaps: those after a gap are counted from the
@@ -260,12 +277,9 @@ fn read_marked(view: &View<'_>, symbols: &VariableSymbols, from: u64) -> Result<
         }
         let Some(&place) = walk.places.get(nth) else { break };
         if seq >= from {
-            // Records are given up before others are written over them.
-            let record = (seq >= now.first_seq).then(|| form.record(bytes, place, seq));
-            match record {
-                None => push_lost(&mut entries, seq, 1, Loss::Overwritten),
-                Some(None) => push_lost(&mut entries, seq, 1, Loss::Corrupt),
-                Some(Some(record)) => entries.push(Entry::Record(record)),
+            match form.record(bytes, place, seq) {
+                Some(record) => entries.push(Entry::Record(record)),
+                None => push_lost(&mut entries, seq, 1, Loss::Corrupt),
             }
         }
         seq = seq.saturating_add(1);
@@ -330,10 +344,10 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(bytes: Bytes<'_>, marks: &Marks, stretches: [Range<usize>; 2]) -> Self {
+    fn new(bytes: Bytes<'_>, marks: &Marks) -> Self {
         let mut walk = Self { places: Vec::new(), gap: None };
         let comes_round = marks.first_idx >= marks.next_idx;
-        for (nth, stretch) in stretches.into_iter().enumerate() {
+        for (nth, stretch) in marks.stretches().into_iter().enumerate() {
             if stretch.is_empty() {
                 continue;
             }
@@ -606,13 +620,31 @@ fn is_kernel_pointer(view: &View<'_>, address: u64) -> bool {
     proper && address % 4 == 0 && view.real(address, 4).is_some()
 }
 
-/// A number of 4 or 8 bytes.
-fn number(view: &View<'_>, address: u64, size: usize) -> Result<u64, Error> {
-    let mut raw = Vec::new();
-    fetch(view, address, size, &mut raw)?;
-    let bytes = Bytes::new(&raw, view.arch());
-    let number = if size == 8 { bytes.u64(0) } else { bytes.u32(0).map(u64::from) };
-    number.ok_or_else(|| malformed(address, "variable is cut off"))
+/// Numbers of 4 or 8 bytes at effective addresses: by one read where all of
+/// them are near each other, as a compiler lays them.
+fn numbers<const N: usize>(view: &View<'_>, places: [(u64, usize); N]) -> Result<[u64; N], Error> {
+    let start = places.iter().map(|(address, _)| *address).min().unwrap_or(0);
+    let end = places.iter().map(|(address, size)| address.saturating_add(*size as u64)).max();
+    let span = end.unwrap_or(0) - start;
+    let mut near = Vec::new();
+    if span <= 4096 {
+        fetch(view, start, span as usize, &mut near)?;
+    }
+    let mut all = [0; N];
+    for ((address, size), number) in places.into_iter().zip(&mut all) {
+        let mut alone = Vec::new();
+        let raw = match near.get((address - start) as usize..) {
+            Some(raw) if !raw.is_empty() => raw,
+            _ => {
+                fetch(view, address, size, &mut alone)?;
+                &alone
+            }
+        };
+        let bytes = Bytes::new(raw, view.arch());
+        let value = if size == 8 { bytes.u64(0) } else { bytes.u32(0).map(u64::from) };
+        *number = value.ok_or_else(|| malformed(address, "variable is cut off"))?;
+    }
+    Ok(all)
 }
 
 fn malformed(address: u64, what: &'static str) -> Error {

@@ -44,6 +44,9 @@ pub(super) struct Compressed {
     pub(super) base: Option<usize>,
     /// The number of `linux_banner`, where it is listed.
     pub(super) banner: Option<usize>,
+    /// The word size, where a name tells it. Since 7.0 nothing else in the
+    /// tables does.
+    pub(super) word: Option<Word>,
     bytes: Vec<u8>,
     tokens: Vec<u8>,
     bounds: Vec<(u16, u16)>,
@@ -121,18 +124,22 @@ impl Compressed {
 
     /// Note the symbols by which a table is checked.
     fn find_marks(&mut self) {
-        let (mut text, mut stext, mut banner, mut n) = (None, None, None, 0);
+        let (mut text, mut stext, mut banner, mut word, mut n) = (None, None, None, None, 0);
         self.each(|_, name| {
             match name {
                 b"_text" => text = Some(n),
                 b"_stext" => stext = Some(n),
                 b"linux_banner" => banner = Some(n),
+                // The first C code of either: setup_64.c, setup_32.c.
+                b"early_setup" | b".early_setup" => word = Some(Word::W64),
+                b"machine_init" => word = Some(Word::W32),
                 _ => {}
             }
             n += 1;
         });
         self.base = text.or(stext);
         self.banner = banner;
+        self.word = word;
     }
 }
 
@@ -222,8 +229,8 @@ impl Region<'_> {
             let bytes = self.bytes.slice(start, length)?.to_vec();
             let (tokens, bounds) = tokens.flat();
             let arch = self.bytes.arch();
-            let (base, banner) = (None, None);
-            let mut names = Compressed { arch, count, base, banner, bytes, tokens, bounds };
+            let (base, banner, word) = (None, None, None);
+            let mut names = Compressed { arch, count, base, banner, word, bytes, tokens, bounds };
             names.find_marks();
             Some((count_at, names))
         })

@@ -12,18 +12,22 @@
 //! closer looks too, so that a scan takes the time of reading whatever is
 //! there.
 
+#![deny(clippy::indexing_slicing)]
+
+mod blocks;
 mod peek;
 mod records;
 mod ring;
 mod sieve;
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
 mod tests;
 mod text;
 mod variable;
 
 use std::ops::{ControlFlow, Range};
 
-use crate::arch::{Arch, Endian};
+use crate::arch::{Arch, Endian, Word};
 use crate::guest::{AddressRule, Memory, ReadError};
 
 use peek::Peek;
@@ -85,7 +89,9 @@ pub enum Kind {
     Ringbuffer {
         /// Effective address of the `struct printk_ringbuffer`.
         prb: u64,
-        /// Nothing was logged in it yet.
+        /// Nothing was logged in it yet: the kernel hung before its first
+        /// message, or was loaded to where it runs and not yet entered.
+        /// Memory cannot tell these apart.
         empty: bool,
         /// `sizeof(struct printk_info)`, where the infos tell.
         info_size: Option<usize>,
@@ -95,7 +101,8 @@ pub enum Kind {
         /// Effective address of the buffer.
         buffer: u64,
         /// Its length: the kernel's own `log_buf_len` where that showed, else
-        /// the least power of two that holds the records.
+        /// the least power of two that holds the records; never more than
+        /// there is RAM.
         len: u64,
         /// Where the oldest record is, counted from the buffer
         /// (`log_first_idx`).
@@ -115,6 +122,16 @@ pub enum Kind {
         /// Where the oldest message is: `start`, or past the newest message
         /// of a ring that was written around.
         oldest: u64,
+    },
+    /// Nothing but the text ring of 5.10 and later: a dump of `__log_buf`
+    /// alone. There are no descriptors to decode, only blocks to salvage.
+    Blocks {
+        /// Effective address of the text ring.
+        data: u64,
+        /// Its size, a power of two.
+        size: u64,
+        /// How many bytes of it there are; the rest was not dumped.
+        len: u64,
     },
 }
 
@@ -348,7 +365,7 @@ impl<'a> Scan<'a> {
         let named = self.named(low, &likely)?;
         let named = likely.iter().zip(named);
         let best = named.max_by_key(|(old, named)| (named.is_some(), old.weight()));
-        Ok(best.map(|(old, variable)| old.found(variable)))
+        Ok(best.map(|(old, variable)| old.found(variable, self.peek.ram())))
     }
 
     /// For each buffer, the variable in low memory that points at it.
@@ -423,7 +440,27 @@ impl<'a> Scan<'a> {
         if !self.pristine.is_empty() {
             return Ok(Verdict::OnlyPristine(self.pristine.clone()));
         }
-        Ok(self.old(low)?.map_or(Verdict::Nothing, Verdict::Live))
+        let found = match self.old(low)? {
+            Some(found) => Some(found),
+            None if self.total <= LOW => self.blocks(),
+            None => None,
+        };
+        Ok(found.map_or(Verdict::Nothing, Verdict::Live))
+    }
+
+    /// Memory so small that it may be a log buffer and nothing else.
+    fn blocks(&self) -> Option<Found> {
+        let blocks = blocks::find(&self.peek)?;
+        let rule = match blocks.arch.word {
+            Word::W64 => AddressRule::Linear64,
+            Word::W32 => AddressRule::PPC32,
+        };
+        let data = rule.effective(blocks.real);
+        // Of a length that was asked for only the powers of two can be meant.
+        let size = blocks.size.unwrap_or_else(|| 1 << blocks.len.max(1).ilog2());
+        let kind = Kind::Blocks { data, size, len: blocks.len.min(size) };
+        let (real, arch) = (blocks.real, blocks.arch);
+        Some(Found { real, effective: data, arch, rule, kind, confirmed: false })
     }
 }
 
@@ -450,7 +487,7 @@ impl Old {
         }
     }
 
-    fn found(&self, variable: Option<Variable>) -> Found {
+    fn found(&self, variable: Option<Variable>, ram: &[Range<u64>]) -> Found {
         let (real, used) = self.extent();
         // Without a variable 64-bit is assumed; big endian, where the bytes
         // do not tell, as little endian came in 3.13.
@@ -463,10 +500,14 @@ impl Old {
         };
         let effective = rule.effective(real);
         let len = variable.and_then(|variable| variable.len);
+        let len = len.unwrap_or_else(|| used.max(4 << 10).next_power_of_two());
+        // Of a dump that holds less, what there is.
+        let there = ram.iter().find(|range| range.contains(&real));
+        let len = there.map_or(used, |range| len.min(range.end - real));
         let kind = match self {
             Self::Records(buffer) => Kind::Variable {
                 buffer: effective,
-                len: len.unwrap_or_else(|| used.max(4 << 10).next_power_of_two()),
+                len,
                 first_idx: u32::try_from(buffer.first - real).unwrap_or(0),
                 next_idx: u32::try_from(buffer.next - real).unwrap_or(0),
                 header: buffer.header as usize,
@@ -490,18 +531,29 @@ fn split(ram: &[Range<u64>]) -> (Vec<Range<u64>>, Vec<Range<u64>>) {
     (clip(0, LOW), clip(LOW, u64::MAX))
 }
 
-/// Fill `buf`; pieces that are no RAM after all are left zero.
+/// Fill `buf`; pieces that are no RAM after all, or that a dump has damaged,
+/// are left zero.
 fn read_around_holes(memory: &dyn Memory, start: u64, buf: &mut [u8]) -> Result<(), ReadError> {
     match memory.read(start, buf) {
-        Err(ReadError::NotRam { .. }) => {}
+        Err(error) if is_hole(&error) => {}
         other => return other,
     }
     const PIECE: usize = 64 << 10;
     for (index, piece) in buf.chunks_mut(PIECE).enumerate() {
         match memory.read(start + (index * PIECE) as u64, piece) {
-            Err(ReadError::NotRam { .. }) => piece.fill(0),
+            Err(error) if is_hole(&error) => piece.fill(0),
             other => other?,
         }
     }
     Ok(())
+}
+
+/// Whether a failure is of one place only.
+fn is_hole(error: &ReadError) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    match error {
+        ReadError::NotRam { .. } => true,
+        ReadError::Io(error) => matches!(error.kind(), InvalidData | UnexpectedEof),
+        _ => false,
+    }
 }

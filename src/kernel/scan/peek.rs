@@ -69,7 +69,7 @@ impl<'a> Peek<'a> {
                 let mut block = vec![0; usize::try_from(end - start).ok()?];
                 match self.memory.read(start, &mut block) {
                     Ok(()) => {}
-                    Err(ReadError::NotRam { .. }) => return None,
+                    Err(error) if super::is_hole(&error) => return None,
                     Err(failure) => {
                         state.failure = Some(failure);
                         return None;

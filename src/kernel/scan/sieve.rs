@@ -185,6 +185,7 @@ fn prefixes(bytes: &[u8], start: usize, end: usize, found: &mut dyn FnMut(Hint, 
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -265,7 +265,9 @@ fn a_writer_that_hangs_is_shown_with_what_it_wrote() {
         // Another CPU goes on meanwhile, a third hangs even earlier.
         writer.print(&line(151));
         writer.take_id_only();
-        let entries = log_of(&writer).entries;
+        let log = log_of(&writer);
+        assert_eq!(log.resume(), Some(150));
+        let entries = log.entries;
         assert_eq!(
             entries[entries.len() - 3..],
             [

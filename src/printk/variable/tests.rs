@@ -2,11 +2,13 @@
 
 #![allow(clippy::indexing_slicing)]
 
+use std::cell::{Cell, RefCell};
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::arch::Arch;
-use crate::guest::Image;
+use crate::guest::{Image, Memory, ReadError};
 use crate::printk::craft::{ContForm, Line, VariablePlan, VariableWriter};
 
 /// Word size, byte order and header of every kind, with each `struct cont`
@@ -249,6 +251,88 @@ fn records_are_followed_without_symbols() {
     let zeros = Image::new(0, vec![0; 8192]);
     let view = VariableWriter::new(VariablePlan::SMALL).sheet.view(&zeros);
     assert!(VariableLog::chain(&view, 0xc000_0000_0000_0000, 4096, 0).is_err());
+}
+
+/// Memory of a guest that runs: before some reads, the kernel prints.
+struct Running {
+    writer: RefCell<VariableWriter>,
+    lines: RefCell<Vec<Line>>,
+    ram: Vec<Range<u64>>,
+    reads: Cell<usize>,
+    /// How many records it prints before a read.
+    pace: fn(usize) -> usize,
+}
+
+impl Memory for Running {
+    fn read(&self, real: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        let nth = self.reads.replace(self.reads.get() + 1);
+        let mut writer = self.writer.borrow_mut();
+        let mut lines = self.lines.borrow_mut();
+        for _ in 0..(self.pace)(nth) {
+            let new = line(lines.len() as u64);
+            writer.print(&new);
+            lines.push(new);
+        }
+        let start = (real - writer.sheet.base) as usize;
+        buf.copy_from_slice(&writer.sheet.bytes[start..start + buf.len()]);
+        Ok(())
+    }
+
+    fn ram(&self) -> &[Range<u64>] {
+        &self.ram
+    }
+}
+
+#[test]
+fn a_guest_that_prints_while_it_is_read_shows_no_other_record_for_one() {
+    // Two reads for the variables, two or one for the buffer, one for `cont`.
+    for pace in [
+        |_| 1,
+        |nth| nth % 3,
+        |nth| if nth % 7 == 2 { 20 } else { 0 },
+        |nth| if nth % 5 == 3 { 100 } else { 0 },
+    ] as [fn(usize) -> usize; 4]
+    {
+        for plan in plans() {
+            let mut writer = VariableWriter::new(plan);
+            let lines: Vec<Line> = (0..100).map(line).collect();
+            for line in &lines {
+                writer.print(line);
+            }
+            let running = Running {
+                ram: writer.sheet.image().ram().to_vec(),
+                writer: RefCell::new(writer),
+                lines: RefCell::new(lines),
+                reads: Cell::new(0),
+                pace,
+            };
+            let (rule, symbols) = {
+                let writer = running.writer.borrow();
+                (writer.sheet.rule(), writer.symbols())
+            };
+            let view = View::new(&running, plan.arch, rule);
+            let log = VariableLog::open(&view, symbols).expect("well-formed");
+            for _ in 0..10 {
+                let entries = log.read(&view).expect("readable").entries;
+                let lines = running.lines.borrow();
+                let mut next = 0;
+                for entry in &entries {
+                    match entry {
+                        Entry::Record(record) => {
+                            let line = &lines[next as usize];
+                            assert_eq!(*record, expected(plan, next, line));
+                            next += 1;
+                        }
+                        Entry::Lost { seq, count, why } => {
+                            assert_eq!((*seq, *why), (next, Loss::Overwritten), "{plan:?}");
+                            next += count;
+                        }
+                    }
+                }
+                assert!(next >= 100);
+            }
+        }
+    }
 }
 
 #[test]
