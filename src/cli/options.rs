@@ -9,11 +9,21 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::key::KeyChoice;
 use super::words::{WORDS, Word, command, variable};
 
-/// When to use colours.
-pub use crate::report::ColorChoice;
+/// When to use colours, and how reports are written.
+pub use crate::report::{ColorChoice, Format};
+
+/// Which records a report shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Show {
+    /// All that there are.
+    #[default]
+    All,
+    /// Those that no console has printed.
+    Unseen,
+}
 
 /// What the user asked of us, all of it valid.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The real QEMU, where the user names it.
     pub qemu: Option<PathBuf>,
@@ -23,10 +33,33 @@ pub struct Options {
     pub key: KeyChoice,
     /// Colours or not.
     pub color: ColorChoice,
-    /// The file that reports go to, instead of terminal or stderr.
+    /// The file that reports go to, instead of terminal or stderr; may hold
+    /// `{pid}` and `{n}`.
     pub output: Option<PathBuf>,
+    /// How reports are written.
+    pub format: Format,
+    /// Which records they show.
+    pub show: Show,
+    /// Whether they say where each CPU is.
+    pub places: bool,
     /// The file that says what we do.
     pub debug: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            qemu: None,
+            vmlinux: None,
+            key: KeyChoice::default(),
+            color: ColorChoice::default(),
+            output: None,
+            format: Format::default(),
+            show: Show::default(),
+            places: true,
+            debug: None,
+        }
+    }
 }
 
 /// What to do.
@@ -94,6 +127,20 @@ pub fn request(
             "never" => ColorChoice::Never,
             _ => ColorChoice::Auto,
         };
+    }
+    if let Some((blame, text)) = value("format") {
+        let name = choice("format", &blame, &text)?;
+        let known = Format::NAMES.iter().find(|(known, _)| *known == name);
+        options.format = known.map(|(_, format)| *format).unwrap_or_default();
+    }
+    if let Some((blame, text)) = value("show") {
+        options.show = match choice("show", &blame, &text)? {
+            "unseen" => Show::Unseen,
+            _ => Show::All,
+        };
+    }
+    if let Some((blame, text)) = value("where") {
+        options.places = choice("where", &blame, &text)? != "off";
     }
     Ok(Request::Run(options))
 }
@@ -221,6 +268,18 @@ mod tests {
             Err("--logbuf-vmlinux needs a value: --logbuf-vmlinux=FILE".to_owned())
         );
         assert_eq!(read(&["--logbuf-help=x"], &[]), Err("--logbuf-help takes no value".to_owned()));
+    }
+
+    #[test]
+    fn what_reports_hold_is_chosen() {
+        let usual = run(&[], &[]);
+        assert_eq!((usual.format, usual.show, usual.places), (Format::Dmesg, Show::All, true));
+        let other = run(
+            &["--logbuf-format=json", "--logbuf-where=off"],
+            &[("QEMU_LOGBUF_SHOW", "unseen")],
+        );
+        assert_eq!((other.format, other.show, other.places), (Format::Json, Show::Unseen, false));
+        assert!(read(&["--logbuf-format=xml"], &[]).unwrap_err().contains("dmesg, json, raw"));
     }
 
     #[test]

@@ -28,6 +28,16 @@ const fn word(long: &'static str, value: Option<&'static str>, help: &'static st
     Word { long, value, choices: &[], help }
 }
 
+/// A word with few values.
+const fn one_of(
+    long: &'static str,
+    value: &'static str,
+    choices: &'static [&'static str],
+    help: &'static str,
+) -> Word {
+    Word { choices, ..word(long, Some(value), help) }
+}
+
 /// Every word, in the order of the help.
 pub(super) const WORDS: &[Word] = &[
     word("logbuf-qemu", Some("PATH"), "the real QEMU [the next one of the same name in PATH]"),
@@ -47,7 +57,24 @@ pub(super) const WORDS: &[Word] = &[
         choices: &["auto", "always", "never"],
         help: "colours: auto, always, never [auto]",
     },
-    word("logbuf-output", Some("FILE"), "append reports to FILE instead of showing them"),
+    word(
+        "logbuf-output",
+        Some("FILE"),
+        "append reports to FILE instead of showing them; {pid} and {n} in it are filled in",
+    ),
+    one_of(
+        "logbuf-format",
+        "FORMAT",
+        &["dmesg", "json", "raw"],
+        "reports as dmesg shows them, as JSON lines, or the bare text [dmesg]",
+    ),
+    one_of(
+        "logbuf-show",
+        "WHAT",
+        &["all", "unseen"],
+        "all records, or those that no console has printed [all]",
+    ),
+    one_of("logbuf-where", "WHEN", &["on", "off"], "where each CPU is, under the log [on]"),
     word("logbuf-debug", Some("FILE"), "append what qemu-logbuf does to FILE"),
     word("logbuf-help", None, "show this help"),
     word("logbuf-version", None, "show the version of qemu-logbuf"),
@@ -91,6 +118,9 @@ Usage: qemu-logbuf [--logbuf-OPTION...] [QEMU's own options, unchanged]
    or: a symlink or alias named qemu-system-ppc64, used as QEMU itself
 
 While the guest runs or hangs: press Ctrl-a l, or run pkill -USR1 qemu-logbuf
+  Ctrl-a l  the log, and pressed again what is new in it
+  Ctrl-a a  all of the log
+  Ctrl-a w  where each CPU is, with its registers
 
 ",
     );

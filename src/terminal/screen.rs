@@ -23,6 +23,8 @@ pub enum Destination {
     Terminal,
     /// Standard error: what was asked for by signal.
     Stderr,
+    /// Standard output, where it is nobody's but ours.
+    Stdout,
     /// Appended to a file.
     File(PathBuf),
 }
@@ -38,6 +40,7 @@ impl Destination {
         match self {
             Self::Terminal => Some(0),
             Self::Stderr => Some(2),
+            Self::Stdout => Some(1),
             Self::File(_) => None,
         }
     }
@@ -65,6 +68,12 @@ impl Destination {
         self.standard().and_then(|fd| sys::columns(sys::standard(fd)))
     }
 
+    /// Whether others write there too: the guest, to a terminal.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        !matches!(self, Self::Stdout)
+    }
+
     /// Write a whole report.
     ///
     /// # Errors
@@ -75,7 +84,7 @@ impl Destination {
                 let mut file = File::options().append(true).create(true).open(path)?;
                 file.write_all(report)
             }
-            Self::Terminal | Self::Stderr => {
+            Self::Terminal | Self::Stderr | Self::Stdout => {
                 let fd = self.standard().unwrap_or(2);
                 if is_terminal(fd) {
                     let own = File::options()

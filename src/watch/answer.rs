@@ -7,12 +7,13 @@
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
+use super::places::{Code, Ground};
 use crate::arch::Arch;
 use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
-use crate::kernel::identity::{REACH, each_banner};
+use crate::kernel::identity::{REACH, each_banner, usual_rule};
 use crate::kernel::scan::{self, Progress, scan};
 use crate::kernel::{
-    Identity, Names, Source, SourceError, banner, identify, kallsyms, locate, open_found,
+    Identity, Names, Resolve, Source, SourceError, banner, identify, kallsyms, locate, open_found,
 };
 use crate::printk::{self, LogBuffer};
 use crate::report::{Report, Verdict};
@@ -21,14 +22,17 @@ use crate::report::{Report, Verdict};
 pub(super) struct Candidate {
     pub(super) path: PathBuf,
     pub(super) names: Result<Names, SourceError>,
+    /// Where the names of its code can be had when needed.
+    pub(super) code: Option<Box<dyn Resolve + Send>>,
 }
 
 /// What one source of names had to say.
-enum Word {
+enum Word<'a> {
     /// The answer.
-    Settled(Verdict),
-    /// These names are not the guest's, or lead nowhere; why.
-    Refused(String),
+    Settled(Verdict, Ground<'a>),
+    /// These names are not the guest's, or lead nowhere; why. What they know
+    /// of the kernel's place may be right all the same.
+    Refused(String, Option<Ground<'a>>),
 }
 
 /// What a guest can be asked.
@@ -37,6 +41,14 @@ pub(super) struct Guest<'a> {
     pub(super) memory: &'a dyn Memory,
     /// Its first processor, where QEMU tells.
     pub(super) cpu: Option<Cpu>,
+    /// Whether the log is wanted, and not only whose code it runs.
+    pub(super) log: bool,
+}
+
+/// A report, and what is known of the kernel that it is about.
+pub(super) struct Answer<'a> {
+    pub(super) report: Report,
+    pub(super) ground: Ground<'a>,
 }
 
 /// The report by the first candidate that is the guest's, or, where none is,
@@ -44,12 +56,13 @@ pub(super) struct Guest<'a> {
 ///
 /// # Errors
 /// As guest memory fails.
-pub(super) fn consult(
+pub(super) fn consult<'a>(
     guest: &Guest<'_>,
-    candidates: &[Candidate],
+    candidates: &'a [Candidate],
     progress: Progress<'_>,
-) -> Result<Report, ReadError> {
+) -> Result<Answer<'a>, ReadError> {
     let mut warnings = Vec::new();
+    let mut place = None;
     for candidate in candidates {
         let names = match &candidate.names {
             Ok(names) => names,
@@ -59,21 +72,25 @@ pub(super) fn consult(
             }
         };
         let arch = names.arch.unwrap_or(Arch::PPC64LE);
-        match guest.by_names(arch, &candidate.path, names)? {
-            Word::Settled(verdict) => {
+        let code = candidate.code.as_deref().map_or(Code::Unknown, Code::File);
+        match guest.by_names(arch, &candidate.path, names, code)? {
+            Word::Settled(verdict, ground) => {
                 let mut report = report_of(verdict, arch, names);
                 report.warnings = warnings;
-                return Ok(report);
+                return Ok(Answer { report, ground });
             }
-            Word::Refused(why) => warnings.push(why),
+            Word::Refused(why, ground) => {
+                warnings.push(why);
+                place = place.or(ground);
+            }
         }
     }
-    let mut report = match guest.by_its_kallsyms()? {
-        Some(report) => report,
-        None => guest.by_scan(progress)?,
-    };
-    report.warnings = warnings;
-    Ok(report)
+    let mut answer = guest.without_files(progress)?;
+    answer.report.warnings = warnings;
+    if let Some(place) = place {
+        answer.ground = place.or_code(answer.ground.code);
+    }
+    Ok(answer)
 }
 
 /// Report what the names of a kernel led to.
@@ -87,21 +104,43 @@ fn report_of(verdict: Verdict, arch: Arch, names: &Names) -> Report {
 
 impl Guest<'_> {
     /// What the names of one file, of a kernel compiled for `arch`, say.
-    fn by_names(&self, arch: Arch, path: &Path, names: &Names) -> Result<Word, ReadError> {
+    fn by_names<'a>(
+        &self,
+        arch: Arch,
+        path: &Path,
+        names: &Names,
+        code: Code<'a>,
+    ) -> Result<Word<'a>, ReadError> {
         let (rule, displacement) = match identify(self.memory, arch, names)? {
             Identity::Here { rule, displacement } => (rule, displacement),
-            Identity::Loaded { .. } => return Ok(Word::Settled(self.not_entered(""))),
-            Identity::Absent => {
-                return Ok(Word::Settled(self.not_entered("; no kernel is loaded yet")));
+            Identity::Loaded { real } => {
+                // It may have begun where it was loaded (prom_init).
+                let rule = usual_rule(arch, names);
+                let linked = names.address("linux_banner").and_then(|address| rule.real(address));
+                let displacement = linked.map_or(0, |linked| real.wrapping_sub(linked));
+                let ground = Ground::of(names, arch, rule, displacement, code);
+                return Ok(Word::Settled(self.not_entered(""), ground));
             }
-            Identity::Other(guests) => return Ok(Word::Refused(stale(path, names, &guests))),
+            Identity::Absent => {
+                let ground = Ground::unknown(arch, usual_rule(arch, names));
+                let verdict = self.not_entered("no kernel is loaded yet");
+                return Ok(Word::Settled(verdict, ground));
+            }
+            Identity::Other(guests) => {
+                return Ok(Word::Refused(stale(path, names, &guests), None));
+            }
         };
+        let ground = Ground::of(names, arch, rule, displacement, code);
+        if !self.log {
+            return Ok(Word::Settled(Verdict::Places, ground));
+        }
         let view = View::new(self.memory, arch, rule);
         let buffer = match locate(&view, names, displacement) {
             Ok(buffer) => buffer,
             Err(error) => {
                 let path = path.display();
-                return Ok(Word::Refused(format!("{path} does not lead to the log: {error}")));
+                let why = format!("{path} does not lead to the log: {error}");
+                return Ok(Word::Refused(why, Some(ground)));
             }
         };
         let verdict = read(&buffer, &view)?;
@@ -110,34 +149,53 @@ impl Guest<'_> {
         {
             // Loaded where it will run (Book E, 32-bit boards), so that its
             // empty log alone does not tell.
-            return Ok(Word::Settled(self.not_entered("")));
+            return Ok(Word::Settled(self.not_entered(""), ground));
         }
-        Ok(Word::Settled(verdict))
+        Ok(Word::Settled(verdict, ground))
     }
 
-    /// What the kernel's own names in its memory say, where it keeps any.
-    fn by_its_kallsyms(&self) -> Result<Option<Report>, ReadError> {
-        let Some(found) = kallsyms::find(&Low::of(self.memory))? else { return Ok(None) };
-        let names = found.guest_names();
-        // Without CONFIG_KALLSYMS_ALL it knows functions only.
-        if locate_name(&names).is_none() {
-            return Ok(None);
+    /// What the guest itself has to say: by the names in its memory, where
+    /// it keeps any that lead to the log, else by what can be recognised.
+    fn without_files<'a>(&self, progress: Progress<'_>) -> Result<Answer<'a>, ReadError> {
+        let found = kallsyms::find(&Low::of(self.memory))?;
+        let Some(found) = found else { return self.by_scan(progress, Code::Unknown) };
+        let (names, arch) = (found.guest_names(), found.arch());
+        // Without CONFIG_KALLSYMS_ALL it knows functions only: these name
+        // the places, and the log is for the scan to find.
+        let leads = locate_name(&names).is_some() || !self.log;
+        let code = Code::Guest(Box::new(found));
+        if !leads {
+            return self.by_scan(progress, code);
         }
-        Ok(match self.by_names(found.arch(), Path::new("kallsyms"), &names)? {
-            Word::Settled(verdict) => Some(report_of(verdict, found.arch(), &names)),
-            Word::Refused(_) => None,
-        })
+        match self.by_names(arch, Path::new("kallsyms"), &names, code)? {
+            Word::Settled(verdict, ground) => {
+                Ok(Answer { report: report_of(verdict, arch, &names), ground })
+            }
+            Word::Refused(_, ground) => {
+                let code = ground.map_or(Code::Unknown, |ground| ground.code);
+                self.by_scan(progress, code)
+            }
+        }
     }
 
     /// What can be recognised without any names.
-    fn by_scan(&self, progress: Progress<'_>) -> Result<Report, ReadError> {
+    fn by_scan<'a>(&self, progress: Progress<'_>, code: Code<'a>) -> Result<Answer<'a>, ReadError> {
+        let unknown = || match &code {
+            Code::Guest(kallsyms) => Ground::unknown(kallsyms.arch(), kallsyms.rule()),
+            _ => Ground::unknown(Arch::PPC64LE, AddressRule::Linear64),
+        };
+        let bare = |verdict| Answer { report: Report::new(verdict), ground: unknown() };
+        if !self.log {
+            let mut answer = bare(Verdict::Places);
+            answer.ground = answer.ground.or_code(code);
+            return Ok(answer);
+        }
         let outcome = scan(self.memory, progress)?;
         let found = match outcome.verdict {
             scan::Verdict::Live(found) => found,
-            scan::Verdict::OnlyPristine(_) => return Ok(Report::new(self.not_entered(""))),
+            scan::Verdict::OnlyPristine(_) => return Ok(bare(self.not_entered(""))),
             scan::Verdict::Nothing => {
-                let detail = "; no log of any format is in memory";
-                return Ok(Report::new(self.not_entered(detail)));
+                return Ok(bare(self.not_entered("no log of any format is in memory")));
             }
         };
         let view = View::new(self.memory, found.arch, found.rule);
@@ -152,16 +210,14 @@ impl Guest<'_> {
             report.kernel = Some(text.to_vec());
             ControlFlow::Break(())
         })?;
-        Ok(report)
+        let ground = Ground::unknown(found.arch, found.rule).or_code(code);
+        Ok(Answer { report, ground })
     }
 
-    /// That no kernel runs yet, and where the processor is instead.
-    fn not_entered(&self, more: &str) -> Verdict {
-        let at = match &self.cpu {
-            Some(cpu) => format!("CPU {} is in firmware at {:#x}", cpu.index, cpu.nip),
-            None => "the CPU is in firmware".to_owned(),
-        };
-        Verdict::NotEntered { detail: format!("{at}{more}") }
+    /// That no kernel runs yet, and what else is known of that. Where the
+    /// processors are instead is told by [`super::places`].
+    fn not_entered(&self, detail: &str) -> Verdict {
+        Verdict::NotEntered { detail: detail.to_owned() }
     }
 
     /// Whether the processor is known to be outside of the kernel.

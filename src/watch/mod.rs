@@ -8,7 +8,12 @@
 
 mod answer;
 mod desk;
+mod history;
 mod observer;
+mod places;
+mod press;
+mod question;
 
 pub use desk::Desk;
 pub use observer::{Guest, Observer};
+pub use question::{Question, Subject};

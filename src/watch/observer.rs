@@ -11,15 +11,18 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use super::answer::{self, Candidate};
-use crate::cli::Options;
+use super::history::{History, leave_out};
+use super::places::Processors;
+use super::press::Press;
+use super::question::{Question, Subject};
+use crate::cli::{Options, Show};
 use crate::guest::live::{LiveMemory, Scratch};
 use crate::guest::{Cpu, Memory, ReadError, cpu};
-use crate::kernel::SourceError;
 use crate::kernel::elf::Elf;
+use crate::kernel::{self, Resolve, SourceError};
 use crate::launch::{Channel, CommandLine};
 use crate::monitor::{Monitor, Shared, StdioUse};
-use crate::report::{self, ColorChoice, Format, LineEnd, Report, Style, Verdict};
-use crate::terminal::Destination;
+use crate::report::{Report, Scope, Verdict};
 use crate::trace;
 
 /// How long a report waits, in all, for a QEMU that does not answer.
@@ -55,24 +58,32 @@ impl Guest {
     fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         if let Some(path) = &self.vmlinux {
-            candidates.push(candidate(path.clone(), Elf::open(path)));
+            let found = kernel::Candidate::open(path);
+            let found = found.map(|found| (found.names.clone(), found));
+            candidates.push(candidate(path.clone(), found));
         }
         if let Some((path, file)) = &self.kernel {
             let file = file.try_clone().map_err(SourceError::from);
             let elf = file.and_then(|file| Elf::from_file(file, path.clone()));
+            let elf = elf.and_then(|elf| Ok((elf.names()?, elf)));
             candidates.push(candidate(path.clone(), elf));
         }
         candidates
     }
 }
 
-fn candidate(path: PathBuf, elf: Result<Elf, SourceError>) -> Candidate {
-    let names = elf.and_then(|elf| elf.names());
-    match &names {
-        Ok(names) => trace!("{}: {} names", path.display(), names.symbols.len()),
+fn candidate<R: Resolve + Send + 'static>(
+    path: PathBuf,
+    found: Result<(kernel::Names, R), SourceError>,
+) -> Candidate {
+    match &found {
+        Ok((names, _)) => trace!("{}: {} names", path.display(), names.symbols.len()),
         Err(error) => trace!("{}: {error}", path.display()),
     }
-    Candidate { path, names }
+    match found {
+        Ok((names, code)) => Candidate { path, names: Ok(names), code: Some(Box::new(code)) },
+        Err(error) => Candidate { path, names: Err(error), code: None },
+    }
 }
 
 /// What leads to QEMU.
@@ -89,8 +100,10 @@ pub struct Observer {
     guest: Guest,
     candidates: Option<Vec<Candidate>>,
     stdio: Option<StdioUse>,
-    color: ColorChoice,
-    output: Option<PathBuf>,
+    press: Press,
+    show: Show,
+    places: bool,
+    history: History,
     number: u64,
     /// The monitor is open: what comes from it is to be taken.
     listening: bool,
@@ -112,8 +125,10 @@ impl Observer {
             guest,
             candidates: None,
             stdio: None,
-            color: options.color,
-            output: options.output.clone(),
+            press: Press::new(options),
+            show: options.show,
+            places: options.places,
+            history: History::default(),
             number: 0,
             listening: true,
         }
@@ -161,56 +176,35 @@ impl Observer {
     }
 
     /// Answer: make a report and put it where it belongs.
-    pub fn answer(&mut self, destination: &Destination) {
+    pub fn answer(&mut self, question: &Question) {
         let start = Instant::now();
-        let report = self.report();
-        let destination = match &self.output {
-            Some(path) => Destination::File(path.clone()),
-            None => destination.clone(),
-        };
-        let bytes = self.render(&report, &destination);
-        let written = destination.write(&bytes);
-        let length = bytes.len();
-        trace!("{length} bytes to {destination:?} in {:?}: {written:?}", start.elapsed());
-        if let (Err(error), Destination::File(path)) = (written, &destination) {
-            let line = format!(
-                "qemu-logbuf: cannot write {}: {error}; name another file with --logbuf-output\r\n",
-                path.display()
-            );
-            let _ = Destination::Stderr.write(line.as_bytes());
-        }
-    }
-
-    fn render(&self, report: &Report, destination: &Destination) -> Vec<u8> {
-        let terminal = destination.is_terminal();
-        let environment = |name: &str| std::env::var_os(name);
-        let style = Style {
-            colour: report::wants_colour(self.color, terminal, environment),
-            unicode: !terminal || report::wants_unicode(environment),
-            terminal,
-            line_end: if destination.is_raw() { LineEnd::CrLf } else { LineEnd::Lf },
-            width: destination.columns().map(usize::from),
-            caller: false,
-        };
-        let bytes = report::render(report, Format::Dmesg, style);
-        if terminal {
-            // Whatever stands unfinished on the guest's line keeps its line.
-            [style.line_end.bytes(), bytes.as_slice()].concat()
-        } else {
-            bytes
-        }
+        let report = self.report(question);
+        self.press.put(&report, &question.destination);
+        trace!("answered {question:?} in {:?}", start.elapsed());
     }
 
     /// Ask the guest.
-    fn report(&mut self) -> Report {
+    fn report(&mut self, question: &Question) -> Report {
         self.number += 1;
         self.read_names();
-        let mut report = self.ask().unwrap_or_else(Report::new);
+        let mut report = self.ask(question.subject).unwrap_or_else(Report::new);
         report.number = self.number;
+        if matches!(question.subject, Subject::News | Subject::All) {
+            let whole = report.clone();
+            if question.subject == Subject::News {
+                self.history.narrow(&mut report);
+            }
+            self.history.note(&whole);
+        }
+        if report.scope != Scope::All
+            && let Some(keys) = question.for_all
+        {
+            report.notes.push(format!("{keys} shows all of the log"));
+        }
         report
     }
 
-    fn ask(&mut self) -> Result<Report, Verdict> {
+    fn ask(&mut self, subject: Subject) -> Result<Report, Verdict> {
         let link = self.link.as_mut().map_err(|error| {
             answer::failed(
                 format!("QEMU was started without a monitor for us: {error}"),
@@ -230,9 +224,25 @@ impl Observer {
             ));
         }
         let candidates = self.candidates.as_deref().unwrap_or_default();
-        let guest = answer::Guest { memory: &link.memory, cpu: first_cpu(&link.monitor) };
+        let cpu = first_cpu(&link.monitor);
+        let log = subject != Subject::Places;
+        let guest = answer::Guest { memory: &link.memory, cpu: cpu.clone(), log };
         let mut progress = |_, _| ControlFlow::Continue(());
-        answer::consult(&guest, candidates, &mut progress).map_err(|error| unreadable(&error))
+        let answer = answer::consult(&guest, candidates, &mut progress);
+        let answer = answer.map_err(|error| unreadable(&error))?;
+        let mut report = answer.report;
+        // A QEMU that gave no registers a moment ago is not asked again.
+        if let Some(cpu) = cpu {
+            if self.places || !log {
+                let processors = Processors { monitor: &link.monitor, memory: &link.memory };
+                report.cpus = processors.lines(&answer.ground, !log);
+            }
+            if let (Verdict::NotEntered { detail }, []) = (&mut report.verdict, &*report.cpus) {
+                let more = if detail.is_empty() { "" } else { "; " };
+                *detail = format!("CPU {} is at {:#x}{more}{detail}", cpu.index, cpu.nip);
+            }
+        }
+        Ok(report)
     }
 }
 
