@@ -215,7 +215,10 @@ mod tests {
             read(&["--logbuf-color=alway"], &[]),
             Err("bad value 'alway' for --logbuf-color; did you mean always? It may be auto, always, never".to_owned())
         );
-        assert!(read(&[], &[("QEMU_LOGBUF_KEY", "q")]).unwrap_err().contains("QEMU_LOGBUF_KEY"));
+        assert!(
+            read(&[], &[("QEMU_LOGBUF_KEY", "q")])
+                .is_err_and(|error| error.contains("QEMU_LOGBUF_KEY"))
+        );
         assert_eq!(
             read(&["--logbuf-vmlinux"], &[]),
             Err("--logbuf-vmlinux needs a value: --logbuf-vmlinux=FILE".to_owned())

@@ -5,23 +5,17 @@
 //! above the log as a warning.
 
 use std::ops::{ControlFlow, Range};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::sources::Sources;
 use crate::arch::Arch;
 use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
 use crate::kernel::identity::{REACH, each_banner};
 use crate::kernel::scan::{self, Progress, scan};
-use crate::kernel::{
-    Identity, Names, Source, SourceError, banner, identify, kallsyms, locate, open_found,
-};
-use crate::printk::{self, LogBuffer};
+use crate::kernel::search::{Attempt, Role};
+use crate::kernel::{Identity, Names, Source, banner, identify, kallsyms, locate, open_found};
+use crate::printk::{self, LogBuffer, salvage};
 use crate::report::{Report, Verdict};
-
-/// A file that was asked for names, and what it gave.
-pub(super) struct Candidate {
-    pub(super) path: PathBuf,
-    pub(super) names: Result<Names, SourceError>,
-}
 
 /// What one source of names had to say.
 enum Word {
@@ -39,27 +33,33 @@ pub(super) struct Guest<'a> {
     pub(super) cpu: Option<Cpu>,
 }
 
-/// The report by the first candidate that is the guest's, or, where none is,
-/// by what can be recognised in its memory.
+/// The report by the first source of names that is the guest's, or, where
+/// none is, by what can be recognised in its memory.
 ///
 /// # Errors
 /// As guest memory fails.
 pub(super) fn consult(
     guest: &Guest<'_>,
-    candidates: &[Candidate],
+    sources: &mut Sources,
     progress: Progress<'_>,
 ) -> Result<Report, ReadError> {
     let mut warnings = Vec::new();
-    for candidate in candidates {
-        let names = match &candidate.names {
-            Ok(names) => names,
+    let mut number = 0;
+    while let Some(Attempt { path, role, result }) = sources.get(number) {
+        number += 1;
+        let names = match result {
+            Ok(candidate) => &candidate.names,
             Err(error) => {
-                warnings.push(format!("{}: {error}", candidate.path.display()));
+                // What QEMU loads need not have symbols; what the user named
+                // should.
+                if *role == Role::Given {
+                    warnings.push(format!("{}: {error}", path.display()));
+                }
                 continue;
             }
         };
         let arch = names.arch.unwrap_or(Arch::PPC64LE);
-        match guest.by_names(arch, &candidate.path, names)? {
+        match guest.by_names(arch, path, names)? {
             Word::Settled(verdict) => {
                 let mut report = report_of(verdict, arch, names);
                 report.warnings = warnings;
@@ -141,9 +141,16 @@ impl Guest<'_> {
             }
         };
         let view = View::new(self.memory, found.arch, found.rule);
-        let verdict = match open_found(&view, &found.kind) {
-            Ok(buffer) => read(&buffer, &view)?,
-            Err(error) => undecodable(error)?,
+        let verdict = match (open_found(&view, &found.kind), &found.kind) {
+            (Ok(Some(buffer)), _) => read(&buffer, &view)?,
+            (Ok(None), &scan::Kind::Blocks { data, size, .. }) => {
+                match salvage::text_ring(&view, data, size) {
+                    Ok(log) => Verdict::Log(log),
+                    Err(error) => undecodable(error)?,
+                }
+            }
+            (Ok(None), _) => self.not_entered("; no log of any format is in memory"),
+            (Err(error), _) => undecodable(error)?,
         };
         let mut report = Report::new(verdict);
         report.arch = Some(found.arch);
