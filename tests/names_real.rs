@@ -8,15 +8,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use object::{Object, ObjectSymbol, SymbolKind};
-use qemu_logbuf::guest::{AddressRule, Image, Memory, ReadError, View};
+use qemu_logbuf::guest::{AddressRule, Image, Memory, ReadError};
 use qemu_logbuf::kernel::elf::Elf;
 use qemu_logbuf::kernel::kallsyms::{self, Kallsyms};
-use qemu_logbuf::kernel::{Identity, identity};
+use qemu_logbuf::kernel::{Identity, identify, identity};
 
 fn listed(variable: &str, what: &str) -> Vec<String> {
     let list = std::env::var(variable).unwrap_or_default();
@@ -185,11 +185,16 @@ fn the_banner_in_guest_memory_matches_the_files() {
         let memory = Dump::open(&dump);
         let elf = Elf::open(&vmlinux).expect("an ELF file");
         let names = elf.names().expect("names");
-        let view = View::new(&memory, elf.arch(), rule(&elf));
-        assert_eq!(identity::check(&names, &view).expect("readable"), Identity::Matches);
-        let found = identity::find(&memory, 1 << 28).expect("readable").expect("a banner");
-        assert_eq!(Some(found.text), names.banner);
+        let identity = identify(&memory, elf.arch(), &names).expect("readable");
+        assert_eq!(identity, Identity::Here { rule: rule(&elf), displacement: 0 });
+        let mut found = Vec::new();
+        let all = &mut |real, text: &[u8]| {
+            found.push((real, text.to_vec()));
+            ControlFlow::Continue(())
+        };
+        identity::each_banner(&memory, all).expect("readable");
         let address = names.address("linux_banner").expect("listed");
-        assert_eq!(Some(found.real), rule(&elf).real(address));
+        let real = rule(&elf).real(address).expect("mapped");
+        assert!(found.contains(&(real, names.banner.expect("a banner"))), "{found:?}");
     }
 }

@@ -262,7 +262,10 @@ mod tests {
             read(&["--logbuf-color=alway"], &[]),
             Err("bad value 'alway' for --logbuf-color; did you mean always? It may be auto, always, never".to_owned())
         );
-        assert!(read(&[], &[("QEMU_LOGBUF_KEY", "q")]).unwrap_err().contains("QEMU_LOGBUF_KEY"));
+        assert!(
+            read(&[], &[("QEMU_LOGBUF_KEY", "q")])
+                .is_err_and(|error| error.contains("QEMU_LOGBUF_KEY"))
+        );
         assert_eq!(
             read(&["--logbuf-vmlinux"], &[]),
             Err("--logbuf-vmlinux needs a value: --logbuf-vmlinux=FILE".to_owned())
@@ -274,10 +277,8 @@ mod tests {
     fn what_reports_hold_is_chosen() {
         let usual = run(&[], &[]);
         assert_eq!((usual.format, usual.show, usual.places), (Format::Dmesg, Show::All, true));
-        let other = run(
-            &["--logbuf-format=json", "--logbuf-where=off"],
-            &[("QEMU_LOGBUF_SHOW", "unseen")],
-        );
+        let other =
+            run(&["--logbuf-format=json", "--logbuf-where=off"], &[("QEMU_LOGBUF_SHOW", "unseen")]);
         assert_eq!((other.format, other.show, other.places), (Format::Json, Show::Unseen, false));
         assert!(read(&["--logbuf-format=xml"], &[]).unwrap_err().contains("dmesg, json, raw"));
     }

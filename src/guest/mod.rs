@@ -8,8 +8,8 @@
 
 pub mod address;
 pub mod cpu;
-pub mod live;
 pub mod dump;
+pub mod live;
 
 use std::fmt;
 use std::ops::Range;

@@ -82,12 +82,14 @@ pub fn locate(view: &View<'_>, names: &Names, displacement: u64) -> Result<LogBu
     Err(LocateError::NoName)
 }
 
-/// The log buffer that a scan found, without any names.
+/// The log buffer that a scan found, without any names; `None` where only the
+/// text of one was found.
 ///
 /// # Errors
 /// As [`locate`].
-pub fn open_found(view: &View<'_>, found: &scan::Kind) -> Result<LogBuffer, Error> {
-    Ok(match *found {
+pub fn open_found(view: &View<'_>, found: &scan::Kind) -> Result<Option<LogBuffer>, Error> {
+    Ok(Some(match *found {
+        scan::Kind::Blocks { .. } => return Ok(None),
         scan::Kind::Ringbuffer { prb, info_size, .. } => {
             let hints = RingHints { info_stride: info_size };
             LogBuffer::Ringbuffer(Ring::open_with(view, prb, hints)?)
@@ -101,7 +103,7 @@ pub fn open_found(view: &View<'_>, found: &scan::Kind) -> Result<LogBuffer, Erro
             let len = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
             LogBuffer::Bytes(ByteLog::text(view, start, len)?)
         }
-    })
+    }))
 }
 
 /// What the symbols' sizes say of the ring: `_printk_rb_static_descs` holds

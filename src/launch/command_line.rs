@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(read("-kernel a --kernel b").kernel, Some("b".into()));
         assert_eq!(read("-append -kernel vmlinux").kernel, None);
         assert_eq!(read("-M pseries,kernel=a,,b").kernel, Some("a,b".into()));
-        assert_eq!(read("-S -kernel x -append -daemonize").daemonize, false);
+        assert!(!read("-S -kernel x -append -daemonize").daemonize);
         assert!(read("-nodefaults -daemonize").daemonize);
     }
 

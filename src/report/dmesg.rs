@@ -62,12 +62,12 @@ impl Formatter for Dmesg<'_> {
 
     fn tail(&self, out: &mut Vec<u8>) {
         let report = self.report;
-        for line in &report.cpus {
-            let line = format!("CPU {} {}", line.cpu, line.text);
+        for cpu in &report.cpus {
+            let line = format!("CPU {} {}", cpu.cpu, cpu.text);
             let facts = line.split(" ← ").map(str::to_owned).collect();
             let facts = Facts { facts, glue: " ← ", hang: "      ← ", close: "" };
             self.push_facts(out, &self.palette.strong, &facts);
-            for registers in &line.registers {
+            for registers in &cpu.registers {
                 self.push_line(out, &Paint::default(), &format!("      {registers}"));
             }
         }

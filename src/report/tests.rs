@@ -364,7 +364,8 @@ fn any_report() -> impl Strategy<Value = Report> {
             let string = String::from_utf8_lossy(&words).into_owned();
             report.warnings = vec![string.clone()];
             report.notes = vec![string.clone()];
-            report.cpus = vec![CpuLine { cpu: 1, text: string.clone(), registers: vec![string.clone()] }];
+            report.cpus =
+                vec![CpuLine { cpu: 1, text: string.clone(), registers: vec![string.clone()] }];
             if names {
                 report.kernel = Some(words);
                 report.source = Some(Source::SystemMap(string.into()));

@@ -5,34 +5,26 @@
 //! above the log as a warning.
 
 use std::ops::{ControlFlow, Range};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::places::{Code, Ground};
+use super::sources::Sources;
 use crate::arch::Arch;
 use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
 use crate::kernel::identity::{REACH, each_banner, usual_rule};
 use crate::kernel::scan::{self, Progress, scan};
-use crate::kernel::{
-    Identity, Names, Resolve, Source, SourceError, banner, identify, kallsyms, locate, open_found,
-};
-use crate::printk::{self, LogBuffer};
+use crate::kernel::search::{Attempt, Role};
+use crate::kernel::{Identity, Names, Source, banner, identify, kallsyms, locate, open_found};
+use crate::printk::{self, LogBuffer, salvage};
 use crate::report::{Report, Verdict};
 
-/// A file that was asked for names, and what it gave.
-pub(super) struct Candidate {
-    pub(super) path: PathBuf,
-    pub(super) names: Result<Names, SourceError>,
-    /// Where the names of its code can be had when needed.
-    pub(super) code: Option<Box<dyn Resolve + Send>>,
-}
-
 /// What one source of names had to say.
-enum Word<'a> {
+enum Word {
     /// The answer.
-    Settled(Verdict, Ground<'a>),
+    Settled(Verdict, Ground),
     /// These names are not the guest's, or lead nowhere; why. What they know
     /// of the kernel's place may be right all the same.
-    Refused(String, Option<Ground<'a>>),
+    Refused(String, Option<Ground>),
 }
 
 /// What a guest can be asked.
@@ -46,34 +38,41 @@ pub(super) struct Guest<'a> {
 }
 
 /// A report, and what is known of the kernel that it is about.
-pub(super) struct Answer<'a> {
+pub(super) struct Answer {
     pub(super) report: Report,
-    pub(super) ground: Ground<'a>,
+    pub(super) ground: Ground,
 }
 
-/// The report by the first candidate that is the guest's, or, where none is,
-/// by what can be recognised in its memory.
+/// The report by the first source of names that is the guest's, or, where
+/// none is, by what can be recognised in its memory.
 ///
 /// # Errors
 /// As guest memory fails.
-pub(super) fn consult<'a>(
+pub(super) fn consult(
     guest: &Guest<'_>,
-    candidates: &'a [Candidate],
+    sources: &mut Sources,
     progress: Progress<'_>,
-) -> Result<Answer<'a>, ReadError> {
+) -> Result<Answer, ReadError> {
     let mut warnings = Vec::new();
     let mut place = None;
-    for candidate in candidates {
-        let names = match &candidate.names {
-            Ok(names) => names,
+    let mut number = 0;
+    while let Some(Attempt { path, role, result }) = sources.get(number) {
+        number += 1;
+        let candidate = match result {
+            Ok(candidate) => candidate,
             Err(error) => {
-                warnings.push(format!("{}: {error}", candidate.path.display()));
+                // What QEMU loads need not have symbols; what the user named
+                // should.
+                if *role == Role::Given {
+                    warnings.push(format!("{}: {error}", path.display()));
+                }
                 continue;
             }
         };
+        let names = &candidate.names;
         let arch = names.arch.unwrap_or(Arch::PPC64LE);
-        let code = candidate.code.as_deref().map_or(Code::Unknown, Code::File);
-        match guest.by_names(arch, &candidate.path, names, code)? {
+        let code = Code::File(Box::new(candidate.clone()));
+        match guest.by_names(arch, path, names, code)? {
             Word::Settled(verdict, ground) => {
                 let mut report = report_of(verdict, arch, names);
                 report.warnings = warnings;
@@ -104,13 +103,13 @@ fn report_of(verdict: Verdict, arch: Arch, names: &Names) -> Report {
 
 impl Guest<'_> {
     /// What the names of one file, of a kernel compiled for `arch`, say.
-    fn by_names<'a>(
+    fn by_names(
         &self,
         arch: Arch,
         path: &Path,
         names: &Names,
-        code: Code<'a>,
-    ) -> Result<Word<'a>, ReadError> {
+        code: Code,
+    ) -> Result<Word, ReadError> {
         let (rule, displacement) = match identify(self.memory, arch, names)? {
             Identity::Here { rule, displacement } => (rule, displacement),
             Identity::Loaded { real } => {
@@ -156,7 +155,7 @@ impl Guest<'_> {
 
     /// What the guest itself has to say: by the names in its memory, where
     /// it keeps any that lead to the log, else by what can be recognised.
-    fn without_files<'a>(&self, progress: Progress<'_>) -> Result<Answer<'a>, ReadError> {
+    fn without_files(&self, progress: Progress<'_>) -> Result<Answer, ReadError> {
         let found = kallsyms::find(&Low::of(self.memory))?;
         let Some(found) = found else { return self.by_scan(progress, Code::Unknown) };
         let (names, arch) = (found.guest_names(), found.arch());
@@ -179,7 +178,7 @@ impl Guest<'_> {
     }
 
     /// What can be recognised without any names.
-    fn by_scan<'a>(&self, progress: Progress<'_>, code: Code<'a>) -> Result<Answer<'a>, ReadError> {
+    fn by_scan(&self, progress: Progress<'_>, code: Code) -> Result<Answer, ReadError> {
         let unknown = || match &code {
             Code::Guest(kallsyms) => Ground::unknown(kallsyms.arch(), kallsyms.rule()),
             _ => Ground::unknown(Arch::PPC64LE, AddressRule::Linear64),
@@ -199,9 +198,16 @@ impl Guest<'_> {
             }
         };
         let view = View::new(self.memory, found.arch, found.rule);
-        let verdict = match open_found(&view, &found.kind) {
-            Ok(buffer) => read(&buffer, &view)?,
-            Err(error) => undecodable(error)?,
+        let verdict = match (open_found(&view, &found.kind), &found.kind) {
+            (Ok(Some(buffer)), _) => read(&buffer, &view)?,
+            (Ok(None), &scan::Kind::Blocks { data, size, .. }) => {
+                match salvage::text_ring(&view, data, size) {
+                    Ok(log) => Verdict::Log(log),
+                    Err(error) => undecodable(error)?,
+                }
+            }
+            (Ok(None), _) => self.not_entered("no log of any format is in memory"),
+            (Err(error), _) => undecodable(error)?,
         };
         let mut report = Report::new(verdict);
         report.arch = Some(found.arch);

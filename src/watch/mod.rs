@@ -13,7 +13,9 @@ mod observer;
 mod places;
 mod press;
 mod question;
+mod sources;
 
 pub use desk::Desk;
-pub use observer::{Guest, Observer};
+pub use observer::Observer;
 pub use question::{Question, Subject};
+pub use sources::Sources;

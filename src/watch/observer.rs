@@ -5,22 +5,20 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use super::answer::{self, Candidate};
+use super::answer;
 use super::history::{History, leave_out};
 use super::places::Processors;
 use super::press::Press;
 use super::question::{Question, Subject};
+use super::sources::Sources;
 use crate::cli::{Options, Show};
 use crate::guest::live::{LiveMemory, Scratch};
 use crate::guest::{Cpu, Memory, ReadError, cpu};
-use crate::kernel::elf::Elf;
-use crate::kernel::{self, Resolve, SourceError};
-use crate::launch::{Channel, CommandLine};
+use crate::launch::Channel;
 use crate::monitor::{Monitor, Shared, StdioUse};
 use crate::report::{Report, Scope, Verdict};
 use crate::trace;
@@ -30,61 +28,6 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// How long the preparation waits for QEMU's machine to exist.
 const START: Duration = Duration::from_secs(2);
-
-/// The files that may hold the names of the guest's kernel.
-#[derive(Debug, Default)]
-pub struct Guest {
-    /// What the user named.
-    vmlinux: Option<PathBuf>,
-    /// What QEMU loads; opened before QEMU is started, as its name may be of
-    /// an inherited descriptor.
-    kernel: Option<(PathBuf, std::fs::File)>,
-}
-
-impl Guest {
-    /// The files that a command line and our options name.
-    #[must_use]
-    pub fn new(line: &CommandLine, options: &Options) -> Self {
-        let open = |path: &PathBuf| {
-            // A pipe's bytes are QEMU's; opening one might even wait.
-            let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-            let file = is_file.then(|| std::fs::File::open(path).ok()).flatten()?;
-            Some((path.clone(), file))
-        };
-        Self { vmlinux: options.vmlinux.clone(), kernel: line.kernel.as_ref().and_then(open) }
-    }
-
-    /// Ask each file for its names.
-    fn candidates(&self) -> Vec<Candidate> {
-        let mut candidates = Vec::new();
-        if let Some(path) = &self.vmlinux {
-            let found = kernel::Candidate::open(path);
-            let found = found.map(|found| (found.names.clone(), found));
-            candidates.push(candidate(path.clone(), found));
-        }
-        if let Some((path, file)) = &self.kernel {
-            let file = file.try_clone().map_err(SourceError::from);
-            let elf = file.and_then(|file| Elf::from_file(file, path.clone()));
-            let elf = elf.and_then(|elf| Ok((elf.names()?, elf)));
-            candidates.push(candidate(path.clone(), elf));
-        }
-        candidates
-    }
-}
-
-fn candidate<R: Resolve + Send + 'static>(
-    path: PathBuf,
-    found: Result<(kernel::Names, R), SourceError>,
-) -> Candidate {
-    match &found {
-        Ok((names, _)) => trace!("{}: {} names", path.display(), names.symbols.len()),
-        Err(error) => trace!("{}: {error}", path.display()),
-    }
-    match found {
-        Ok((names, code)) => Candidate { path, names: Ok(names), code: Some(Box::new(code)) },
-        Err(error) => Candidate { path, names: Err(error), code: None },
-    }
-}
 
 /// What leads to QEMU.
 struct Link {
@@ -97,8 +40,7 @@ struct Link {
 /// Answers questions about one guest.
 pub struct Observer {
     link: Result<Link, io::Error>,
-    guest: Guest,
-    candidates: Option<Vec<Candidate>>,
+    sources: Sources,
     stdio: Option<StdioUse>,
     press: Press,
     show: Show,
@@ -112,7 +54,12 @@ pub struct Observer {
 impl Observer {
     /// An observer of the QEMU at the other end of `channel`.
     #[must_use]
-    pub fn new(guest: Guest, channel: io::Result<Channel>, qemu: Pid, options: &Options) -> Self {
+    pub fn new(
+        sources: Sources,
+        channel: io::Result<Channel>,
+        qemu: Pid,
+        options: &Options,
+    ) -> Self {
         let link = channel.and_then(|channel| {
             let socket = channel.monitor.try_clone()?;
             let monitor = Shared::new(Monitor::new(channel.monitor).map_err(io::Error::other)?);
@@ -122,8 +69,7 @@ impl Observer {
         });
         Self {
             link,
-            guest,
-            candidates: None,
+            sources,
             stdio: None,
             press: Press::new(options),
             show: options.show,
@@ -156,7 +102,7 @@ impl Observer {
     /// Read the kernel's names and ask QEMU where its memory is, so that the
     /// answer is quick and does not hang on QEMU's cooperation later.
     pub fn prepare(&mut self) {
-        self.read_names();
+        self.sources.prepare();
         if let Ok(link) = &mut self.link {
             let deadline = Instant::now() + START;
             let mut monitor = link.monitor.lock();
@@ -166,12 +112,6 @@ impl Observer {
             link.memory.begin(PATIENCE);
             let mapped = ready.is_ok().then(|| link.memory.refresh());
             trace!("monitor {ready:?}, stdio {:?}, memory {mapped:?}", self.stdio);
-        }
-    }
-
-    fn read_names(&mut self) {
-        if self.candidates.is_none() {
-            self.candidates = Some(self.guest.candidates());
         }
     }
 
@@ -186,7 +126,6 @@ impl Observer {
     /// Ask the guest.
     fn report(&mut self, question: &Question) -> Report {
         self.number += 1;
-        self.read_names();
         let mut report = self.ask(question.subject).unwrap_or_else(Report::new);
         report.number = self.number;
         if matches!(question.subject, Subject::News | Subject::All) {
@@ -223,12 +162,11 @@ impl Observer {
                 "there is no kernel to look for (-M none?)",
             ));
         }
-        let candidates = self.candidates.as_deref().unwrap_or_default();
         let cpu = first_cpu(&link.monitor);
         let log = subject != Subject::Places;
         let guest = answer::Guest { memory: &link.memory, cpu: cpu.clone(), log };
         let mut progress = |_, _| ControlFlow::Continue(());
-        let answer = answer::consult(&guest, candidates, &mut progress);
+        let answer = answer::consult(&guest, &mut self.sources, &mut progress);
         let answer = answer.map_err(|error| unreadable(&error))?;
         let mut report = answer.report;
         // A QEMU that gave no registers a moment ago is not asked again.

@@ -14,7 +14,7 @@ use crate::guest::live::LiveMemory;
 use crate::guest::{AddressRule, Cpu, View, cpu};
 use crate::kernel::activity::{Activity, Extent, Place, Sample, watch};
 use crate::kernel::stack::Walker;
-use crate::kernel::{Kallsyms, Names, Resolve};
+use crate::kernel::{Candidate, Kallsyms, Names, Resolve};
 use crate::monitor::{self, CpuThread, Shared};
 use crate::report::CpuLine;
 use crate::trace;
@@ -35,9 +35,9 @@ const ROUNDS: usize = 3;
 const LINES: usize = 64;
 
 /// Where the names of the guest's code are.
-pub(super) enum Code<'a> {
+pub(super) enum Code {
     /// In a file.
-    File(&'a (dyn Resolve + Send)),
+    File(Box<Candidate>),
     /// In the guest itself.
     Guest(Box<Kallsyms>),
     /// Nowhere.
@@ -45,17 +45,17 @@ pub(super) enum Code<'a> {
 }
 
 /// What is known of the kernel that the processors are in.
-pub(super) struct Ground<'a> {
+pub(super) struct Ground {
     pub(super) arch: Arch,
     pub(super) rule: AddressRule,
     /// How far it runs from where it was linked to.
     pub(super) displacement: u64,
     /// Its own code and data by effective address, where known.
     pub(super) kernel: Option<Range<u64>>,
-    pub(super) code: Code<'a>,
+    pub(super) code: Code,
 }
 
-impl<'a> Ground<'a> {
+impl Ground {
     /// Nothing is known but what it is compiled for, or likely is.
     pub(super) const fn unknown(arch: Arch, rule: AddressRule) -> Self {
         Self { arch, rule, displacement: 0, kernel: None, code: Code::Unknown }
@@ -67,7 +67,7 @@ impl<'a> Ground<'a> {
         arch: Arch,
         rule: AddressRule,
         displacement: u64,
-        code: Code<'a>,
+        code: Code,
     ) -> Self {
         let address = |name| Some(names.address(name)?.wrapping_add(displacement));
         let start = address("_stext").or_else(|| address("_text"));
@@ -77,7 +77,7 @@ impl<'a> Ground<'a> {
     }
 
     /// The same kernel by other names.
-    pub(super) fn or_code(mut self, code: Code<'a>) -> Self {
+    pub(super) fn or_code(mut self, code: Code) -> Self {
         if matches!(self.code, Code::Unknown) {
             self.code = code;
         }
@@ -128,7 +128,7 @@ pub(super) struct Processors<'a> {
 
 impl Processors<'_> {
     /// A line for each processor; none where QEMU does not tell.
-    pub(super) fn lines(&self, ground: &Ground<'_>, registers: bool) -> Vec<CpuLine> {
+    pub(super) fn lines(&self, ground: &Ground, registers: bool) -> Vec<CpuLine> {
         let begun = Instant::now();
         let seen = match self.watch(ground) {
             Ok(seen) => seen,
@@ -149,7 +149,7 @@ impl Processors<'_> {
         lines
     }
 
-    fn watch(&self, ground: &Ground<'_>) -> Result<Vec<(Activity, Sample)>, monitor::Error> {
+    fn watch(&self, ground: &Ground) -> Result<Vec<(Activity, Sample)>, monitor::Error> {
         let deadline = || Instant::now() + REPLY;
         let (running, threads) = {
             let mut monitor = self.monitor.lock();

@@ -62,7 +62,7 @@ impl Guest {
 
     /// The process id of the launcher.
     pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
+        Pid::from_raw(self.child.id().try_into().expect("a process id"))
     }
 
     /// Send SIGUSR1 and wait for the whole report.

@@ -40,13 +40,19 @@ use variable::Variable;
 /// Where the first part of a scan ends: a kernel with its data fits below.
 const LOW: u64 = 64 << 20;
 
-/// How much is read at a time: enough that a transfer's own cost does not
-/// count, little enough that the second look finds it in the cache.
-const CHUNK: u64 = 1 << 20;
+/// How much is read at a time: so little that the sieve finds it in the
+/// nearest cache.
+const CHUNK: u64 = 256 << 10;
+
+/// How much where each transfer has a cost of its own, as through a monitor.
+const LARGE_CHUNK: u64 = 4 << 20;
+
+/// Bytes a microsecond below which that is taken to be so.
+const SLOW: u64 = 1000;
 
 /// How much of the next chunk is read along, so that what begins near the
 /// end of one can be seen whole.
-const AHEAD: u64 = 8 << 10;
+const AHEAD: u64 = 512;
 
 /// Closer looks granted to one scan, for a guest that fills RAM with
 /// pretended rings; a real one has a handful.
@@ -187,6 +193,8 @@ struct Scan<'a> {
     memory: &'a dyn Memory,
     peek: Peek<'a>,
     progress: Progress<'a>,
+    /// How much is read at a time.
+    chunk: u64,
     done: u64,
     total: u64,
     looks: usize,
@@ -210,6 +218,7 @@ impl<'a> Scan<'a> {
             memory,
             peek: Peek::new(memory),
             progress,
+            chunk: CHUNK,
             done: 0,
             total: memory.ram().iter().map(|range| range.end.saturating_sub(range.start)).sum(),
             looks: 0,
@@ -258,8 +267,8 @@ impl<'a> Scan<'a> {
         for range in ranges {
             let mut start = range.start;
             while start < range.end {
-                let len = CHUNK.min(range.end - start);
-                if self.chunk(start, len, &mut buf, wanted)?.is_break() {
+                let len = self.chunk.min(range.end - start);
+                if self.piece(start, len, &mut buf, wanted)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
                 start += len;
@@ -268,7 +277,7 @@ impl<'a> Scan<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn chunk(
+    fn piece(
         &mut self,
         start: u64,
         len: u64,
@@ -278,7 +287,12 @@ impl<'a> Scan<'a> {
         let end = self.peek.range(start).map_or(start + len, |range| range.end);
         let ahead = AHEAD.min(end.saturating_sub(start + len));
         buf.resize(usize::try_from(len + ahead).unwrap_or(0), 0);
+        let begin = std::time::Instant::now();
         read_around_holes(self.memory, start, buf)?;
+        let bytes_a_microsecond = u128::from(len) / begin.elapsed().as_micros().max(1);
+        if bytes_a_microsecond < u128::from(SLOW) {
+            self.chunk = LARGE_CHUNK.min(2 * self.chunk);
+        }
         self.done += len;
         let wanted = Wanted { old: wanted.old && !self.is_weary(), ..wanted };
         let mut hits = Vec::new();
@@ -382,7 +396,7 @@ impl<'a> Scan<'a> {
         for range in low {
             let mut start = range.start;
             while start < range.end {
-                let len = CHUNK.min(range.end - start);
+                let len = self.chunk.min(range.end - start);
                 buf.resize(usize::try_from(len).unwrap_or(0), 0);
                 read_around_holes(self.memory, start, &mut buf)?;
                 for (old, named) in likely.iter().zip(&mut named) {

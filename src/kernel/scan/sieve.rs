@@ -49,16 +49,24 @@ pub(super) fn sieve(bytes: &[u8], wanted: Wanted, found: &mut dyn FnMut(Hint, us
     let mut start = 0;
     while let Some(block) = block(bytes, start) {
         if !is_zero(block) {
-            if wanted.rings && has_small_number(block) {
+            // One look for both, since the words are at hand.
+            let (number, flags) = match wanted.old {
+                true => has_number_or_flags(block),
+                false => (has_small_number(block), false),
+            };
+            if wanted.rings && number {
                 rings(bytes, start, start + BLOCK, found);
             }
-            if wanted.old {
-                if block_pair(bytes, start, 4).is_none_or(|(one, two)| has_record_tail(one, two)) {
-                    records(bytes, start, start + BLOCK, found);
-                }
-                if block_pair(bytes, start, 2).is_none_or(|(one, two)| has_prefix(one, two)) {
-                    prefixes(bytes, start, start + BLOCK, found);
-                }
+            // The flags' own first half may be the last word of the block
+            // before.
+            let before = start.saturating_sub(4);
+            if flags && block_pair(bytes, before, 4).is_none_or(|(one, two)| has_tail(one, two)) {
+                records(bytes, before, start + BLOCK - 4, found);
+            }
+            if wanted.old
+                && block_pair(bytes, start, 2).is_none_or(|(one, two)| has_prefix(one, two))
+            {
+                prefixes(bytes, start, start + BLOCK, found);
             }
         }
         start += BLOCK;
@@ -67,7 +75,7 @@ pub(super) fn sieve(bytes: &[u8], wanted: Wanted, found: &mut dyn FnMut(Hint, us
         rings(bytes, start, bytes.len(), found);
     }
     if wanted.old {
-        records(bytes, start, bytes.len(), found);
+        records(bytes, start.saturating_sub(4), bytes.len(), found);
         prefixes(bytes, start, bytes.len(), found);
     }
 }
@@ -100,6 +108,14 @@ fn is_zero(block: &[u8; BLOCK]) -> bool {
 /// whose outer and inner bytes are both set passes wrongly, and rarely.
 fn has_small_number(block: &[u8; BLOCK]) -> bool {
     words(block).fold(0, |any, word| any | u32::from(is_small_number(word))) != 0
+}
+
+/// The same, and whether any word is the second half of a record's tail.
+fn has_number_or_flags(block: &[u8; BLOCK]) -> (bool, bool) {
+    let (number, flags) = words(block).fold((0, 0), |(number, flags), word| {
+        (number | u32::from(is_small_number(word)), flags | u32::from(is_flags(word)))
+    });
+    (number != 0, flags != 0)
 }
 
 fn is_small_number(word: u32) -> bool {
@@ -136,11 +152,15 @@ fn rings(bytes: &[u8], start: usize, end: usize, found: &mut dyn FnMut(Hint, usi
 /// enough to be led to the others. For these the second word reads the same
 /// in both byte orders.
 fn is_record_tail(first: u32, second: u32) -> bool {
-    let flags = second.rotate_left(8).wrapping_sub(1) < 0xff;
-    flags & (first & 0xffff != 0) & (first >> 16 != 0)
+    is_flags(second) & (first & 0xffff != 0) & (first >> 16 != 0)
 }
 
-fn has_record_tail(block: &[u8; BLOCK], next: &[u8; BLOCK]) -> bool {
+/// No dictionary, facility 0, and flags or a level.
+fn is_flags(word: u32) -> bool {
+    (word & 0x00ff_ffff == 0) & (word != 0)
+}
+
+fn has_tail(block: &[u8; BLOCK], next: &[u8; BLOCK]) -> bool {
     words(block)
         .zip(words(next))
         .fold(0, |any, (first, second)| any | u32::from(is_record_tail(first, second)))
