@@ -71,6 +71,10 @@ pub enum Request {
     Version,
     /// Run QEMU.
     Run(Options),
+    /// Report on a QEMU that runs already: its QMP socket or process id.
+    Attach(OsString, Options),
+    /// Report on what a file holds: its name, maybe with `@ADDRESS`.
+    Read(OsString, Options),
 }
 
 /// A word of ours that is wrong, in one sentence.
@@ -142,7 +146,18 @@ pub fn request(
     if let Some((blame, text)) = value("where") {
         options.places = choice("where", &blame, &text)? != "off";
     }
-    Ok(Request::Run(options))
+    // Not from the environment: there they would keep QEMU from running.
+    let mode = |name: &str| matches.get_one::<OsString>(name).cloned();
+    Ok(match (mode("attach"), mode("read")) {
+        (Some(_), Some(_)) => {
+            return Err(UsageError(
+                "--logbuf-attach and --logbuf-read exclude each other; use one".to_owned(),
+            ));
+        }
+        (Some(target), None) => Request::Attach(target, options),
+        (None, Some(file)) => Request::Read(file, options),
+        (None, None) => Request::Run(options),
+    })
 }
 
 /// One of the few values that a word may have.
@@ -281,6 +296,19 @@ mod tests {
             run(&["--logbuf-format=json", "--logbuf-where=off"], &[("QEMU_LOGBUF_SHOW", "unseen")]);
         assert_eq!((other.format, other.show, other.places), (Format::Json, Show::Unseen, false));
         assert!(read(&["--logbuf-format=xml"], &[]).unwrap_err().contains("dmesg, json, raw"));
+    }
+
+    #[test]
+    fn attaching_and_reading_are_asked_for_on_the_command_line_alone() {
+        let asked = |ours: &[&str]| read(ours, &[("QEMU_LOGBUF_READ", "x")]);
+        assert!(matches!(asked(&[]), Ok(Request::Run(_))));
+        assert!(
+            matches!(asked(&["--logbuf-attach=7"]), Ok(Request::Attach(target, _)) if target == "7")
+        );
+        assert!(
+            matches!(asked(&["--logbuf-read=f@0x10"]), Ok(Request::Read(file, _)) if file == "f@0x10")
+        );
+        assert!(asked(&["--logbuf-read=f", "--logbuf-attach=7"]).is_err());
     }
 
     #[test]

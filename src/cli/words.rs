@@ -75,6 +75,16 @@ pub(super) const WORDS: &[Word] = &[
         "all records, or those that no console has printed [all]",
     ),
     one_of("logbuf-where", "WHEN", &["on", "off"], "where each CPU is, under the log [on]"),
+    word(
+        "logbuf-attach",
+        Some("SOCKET|PID"),
+        "report on a QEMU that runs already, by its QMP socket, and end",
+    ),
+    word(
+        "logbuf-read",
+        Some("FILE[@ADDRESS]"),
+        "report on a file of guest memory (a dump, or raw from ADDRESS on), and end",
+    ),
     word("logbuf-debug", Some("FILE"), "append what qemu-logbuf does to FILE"),
     word("logbuf-help", None, "show this help"),
     word("logbuf-version", None, "show the version of qemu-logbuf"),
@@ -115,6 +125,7 @@ pub fn help() -> String {
         "qemu-logbuf: a drop-in qemu-system-ppc64 that shows the kernel's log with one key
 
 Usage: qemu-logbuf [--logbuf-OPTION...] [QEMU's own options, unchanged]
+   or: qemu-logbuf --logbuf-attach=SOCKET|PID or --logbuf-read=FILE
    or: a symlink or alias named qemu-system-ppc64, used as QEMU itself
 
 While the guest runs or hangs: press Ctrl-a l, or run pkill -USR1 qemu-logbuf
@@ -134,8 +145,8 @@ While the guest runs or hangs: press Ctrl-a l, or run pkill -USR1 qemu-logbuf
     }
     text.push_str(
         "
-Each has a twin in the environment, QEMU_LOGBUF_QEMU and so on; the option
-wins. QEMU's own help: -h. The manual: man qemu-logbuf
+Each but attach and read has a twin in the environment, QEMU_LOGBUF_QEMU and
+so on; the option wins. QEMU's own help: -h. The manual: man qemu-logbuf
 ",
     );
     text

@@ -5,6 +5,7 @@
 
 pub mod activity;
 pub mod banner;
+pub mod console;
 pub mod elf;
 pub mod error;
 pub mod functions;

@@ -7,21 +7,23 @@
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
+use super::history::{end, leave_out};
 use super::places::{Code, Ground};
 use super::sources::Sources;
 use crate::arch::Arch;
 use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
+use crate::kernel::console::{Printed, printed};
 use crate::kernel::identity::{REACH, each_banner, usual_rule};
 use crate::kernel::scan::{self, Progress, scan};
 use crate::kernel::search::{Attempt, Role};
 use crate::kernel::{Identity, Names, Source, banner, identify, kallsyms, locate, open_found};
 use crate::printk::{self, LogBuffer, salvage};
-use crate::report::{Report, Verdict};
+use crate::report::{Report, Scope, Verdict};
 
 /// What one source of names had to say.
 enum Word {
     /// The answer.
-    Settled(Verdict, Ground),
+    Settled(Box<Report>, Ground),
     /// These names are not the guest's, or lead nowhere; why. What they know
     /// of the kernel's place may be right all the same.
     Refused(String, Option<Ground>),
@@ -31,10 +33,15 @@ enum Word {
 pub(super) struct Guest<'a> {
     /// Its memory.
     pub(super) memory: &'a dyn Memory,
+    /// Whether that is all of it, and it may yet change. A file may hold any
+    /// part of a guest.
+    pub(super) live: bool,
     /// Its first processor, where QEMU tells.
     pub(super) cpu: Option<Cpu>,
     /// Whether the log is wanted, and not only whose code it runs.
     pub(super) log: bool,
+    /// Whether records that a console has printed are left out.
+    pub(super) unseen: bool,
 }
 
 /// A report, and what is known of the kernel that it is about.
@@ -73,8 +80,9 @@ pub(super) fn consult(
         let arch = names.arch.unwrap_or(Arch::PPC64LE);
         let code = Code::File(Box::new(candidate.clone()));
         match guest.by_names(arch, path, names, code)? {
-            Word::Settled(verdict, ground) => {
-                let mut report = report_of(verdict, arch, names);
+            Word::Settled(report, ground) => {
+                let mut report = *report;
+                warnings.append(&mut report.warnings);
                 report.warnings = warnings;
                 return Ok(Answer { report, ground });
             }
@@ -110,6 +118,8 @@ impl Guest<'_> {
         names: &Names,
         code: Code,
     ) -> Result<Word, ReadError> {
+        let settled =
+            |verdict, ground| Ok(Word::Settled(Box::new(report_of(verdict, arch, names)), ground));
         let (rule, displacement) = match identify(self.memory, arch, names)? {
             Identity::Here { rule, displacement } => (rule, displacement),
             Identity::Loaded { real } => {
@@ -118,12 +128,16 @@ impl Guest<'_> {
                 let linked = names.address("linux_banner").and_then(|address| rule.real(address));
                 let displacement = linked.map_or(0, |linked| real.wrapping_sub(linked));
                 let ground = Ground::of(names, arch, rule, displacement, code);
-                return Ok(Word::Settled(self.not_entered(""), ground));
+                return settled(self.not_entered(""), ground);
+            }
+            Identity::Absent if !self.live => {
+                let why = format!("the kernel of {} is not in this file", path.display());
+                return Ok(Word::Refused(why, None));
             }
             Identity::Absent => {
                 let ground = Ground::unknown(arch, usual_rule(arch, names));
                 let verdict = self.not_entered("no kernel is loaded yet");
-                return Ok(Word::Settled(verdict, ground));
+                return settled(verdict, ground);
             }
             Identity::Other(guests) => {
                 return Ok(Word::Refused(stale(path, names, &guests), None));
@@ -131,7 +145,7 @@ impl Guest<'_> {
         };
         let ground = Ground::of(names, arch, rule, displacement, code);
         if !self.log {
-            return Ok(Word::Settled(Verdict::Places, ground));
+            return settled(Verdict::Places, ground);
         }
         let view = View::new(self.memory, arch, rule);
         let buffer = match locate(&view, names, displacement) {
@@ -148,9 +162,13 @@ impl Guest<'_> {
         {
             // Loaded where it will run (Book E, 32-bit boards), so that its
             // empty log alone does not tell.
-            return Ok(Word::Settled(self.not_entered(""), ground));
+            return settled(self.not_entered(""), ground);
         }
-        Ok(Word::Settled(verdict, ground))
+        let mut report = report_of(verdict, arch, names);
+        if self.unseen {
+            leave_out_printed(&mut report, |next| printed(&view, names, displacement, next));
+        }
+        Ok(Word::Settled(Box::new(report), ground))
     }
 
     /// What the guest itself has to say: by the names in its memory, where
@@ -167,9 +185,7 @@ impl Guest<'_> {
             return self.by_scan(progress, code);
         }
         match self.by_names(arch, Path::new("kallsyms"), &names, code)? {
-            Word::Settled(verdict, ground) => {
-                Ok(Answer { report: report_of(verdict, arch, &names), ground })
-            }
+            Word::Settled(report, ground) => Ok(Answer { report: *report, ground }),
             Word::Refused(_, ground) => {
                 let code = ground.map_or(Code::Unknown, |ground| ground.code);
                 self.by_scan(progress, code)
@@ -193,6 +209,11 @@ impl Guest<'_> {
         let found = match outcome.verdict {
             scan::Verdict::Live(found) => found,
             scan::Verdict::OnlyPristine(_) => return Ok(bare(self.not_entered(""))),
+            scan::Verdict::Nothing if !self.live => {
+                let what = "no log of any format is in this file".to_owned();
+                let remedy = "it should be guest memory from address 0 on, or say where it begins with @ADDRESS";
+                return Ok(bare(failed(what, remedy)));
+            }
             scan::Verdict::Nothing => {
                 return Ok(bare(self.not_entered("no log of any format is in memory")));
             }
@@ -212,6 +233,9 @@ impl Guest<'_> {
         let mut report = Report::new(verdict);
         report.arch = Some(found.arch);
         report.source = Some(Source::Scan);
+        if self.unseen {
+            leave_out_printed(&mut report, |_| Printed::Unknown("its names are not known"));
+        }
         each_banner(self.memory, &mut |_, text| {
             report.kernel = Some(text.to_vec());
             ControlFlow::Break(())
@@ -237,6 +261,23 @@ impl Guest<'_> {
         let at = rule.real(cpu.nip).unwrap_or(cpu.nip);
         !(start..end).contains(&at)
     }
+}
+
+/// Leave out of a report what `printed` says a console has printed, given the
+/// number of the next record.
+fn leave_out_printed(report: &mut Report, printed: impl FnOnce(u64) -> Printed) {
+    let Verdict::Log(log) = &mut report.verdict else { return };
+    match printed(end(log)) {
+        Printed::Nothing => {}
+        Printed::Before(seq) => leave_out(log, seq),
+        Printed::Unknown(why) => {
+            report.warnings.push(format!(
+                "what the consoles have printed is not known, as {why}; all records are shown"
+            ));
+            return;
+        }
+    }
+    report.scope = Scope::Unseen;
 }
 
 /// The name by which the log would be found.

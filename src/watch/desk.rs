@@ -134,7 +134,9 @@ impl Desk {
             );
             return;
         }
-        self.send(move |observer| observer.answer(&question));
+        self.send(move |observer| {
+            observer.answer(&question);
+        });
     }
 
     /// Let the observer work on a thread of its own.

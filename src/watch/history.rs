@@ -68,10 +68,7 @@ impl History {
 impl Shown {
     /// Whether `log` goes on from here.
     fn is_before(&self, log: &Log) -> bool {
-        let end = log.entries.last().map_or(0, |entry| {
-            let (seq, count) = sequence(entry);
-            seq.saturating_add(count)
-        });
+        let end = end(log);
         let Some(last) = &self.last else { return end >= self.resume };
         let same = log.records().find(|record| record.seq == last.seq);
         end >= self.resume
@@ -85,6 +82,14 @@ const fn sequence(entry: &Entry) -> (u64, u64) {
         Entry::Record(record) => (record.seq, 1),
         Entry::Lost { seq, count, .. } => (*seq, *count),
     }
+}
+
+/// The sequence number after a log's last.
+pub fn end(log: &Log) -> u64 {
+    log.entries.last().map_or(0, |entry| {
+        let (seq, count) = sequence(entry);
+        seq.saturating_add(count)
+    })
 }
 
 /// Leave out of a log what comes before sequence number `from`.

@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod attach;
 mod desk;
+mod file;
 mod history;
 mod observer;
 mod places;
@@ -15,7 +17,9 @@ mod press;
 mod question;
 mod sources;
 
+pub use attach::attach;
 pub use desk::Desk;
+pub use file::read;
 pub use observer::Observer;
 pub use question::{Question, Subject};
 pub use sources::Sources;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use super::answer;
-use super::history::{History, leave_out};
+use super::history::History;
 use super::places::Processors;
 use super::press::Press;
 use super::question::{Question, Subject};
@@ -52,6 +52,21 @@ pub struct Observer {
 }
 
 impl Observer {
+    /// An observer of a QEMU that was not started by us, by its own monitor;
+    /// `socket` leads to it too.
+    #[must_use]
+    pub fn attached(
+        sources: Sources,
+        monitor: Monitor,
+        socket: UnixStream,
+        qemu: Option<i32>,
+        options: &Options,
+    ) -> Self {
+        let monitor = Shared::new(monitor);
+        let memory = LiveMemory::new(monitor.clone(), qemu, None);
+        Self::with(Ok(Link { monitor, socket, memory }), sources, options)
+    }
+
     /// An observer of the QEMU at the other end of `channel`.
     #[must_use]
     pub fn new(
@@ -67,6 +82,10 @@ impl Observer {
             let memory = LiveMemory::new(monitor.clone(), Some(qemu.as_raw()), Some(scratch));
             Ok(Link { monitor, socket, memory })
         });
+        Self::with(link, sources, options)
+    }
+
+    fn with(link: Result<Link, io::Error>, sources: Sources, options: &Options) -> Self {
         Self {
             link,
             sources,
@@ -115,12 +134,14 @@ impl Observer {
         }
     }
 
-    /// Answer: make a report and put it where it belongs.
-    pub fn answer(&mut self, question: &Question) {
+    /// Answer: make a report and put it where it belongs. Whether it is of a
+    /// log, and could be written.
+    pub fn answer(&mut self, question: &Question) -> bool {
         let start = Instant::now();
         let report = self.report(question);
-        self.press.put(&report, &question.destination);
+        let written = self.press.put(&report, &question.destination);
         trace!("answered {question:?} in {:?}", start.elapsed());
+        written && report.log().is_some()
     }
 
     /// Ask the guest.
@@ -164,7 +185,9 @@ impl Observer {
         }
         let cpu = first_cpu(&link.monitor);
         let log = subject != Subject::Places;
-        let guest = answer::Guest { memory: &link.memory, cpu: cpu.clone(), log };
+        let unseen = self.show == Show::Unseen && subject != Subject::All;
+        let guest =
+            answer::Guest { memory: &link.memory, live: true, cpu: cpu.clone(), log, unseen };
         let mut progress = |_, _| ControlFlow::Continue(());
         let answer = answer::consult(&guest, &mut self.sources, &mut progress);
         let answer = answer.map_err(|error| unreadable(&error))?;
