@@ -48,6 +48,11 @@ pub(super) const WORDS: &[Word] = &[
         help: "colours: auto, always, never [auto]",
     },
     word("logbuf-output", Some("FILE"), "append reports to FILE instead of showing them"),
+    word(
+        "logbuf-same-pid",
+        None,
+        "let QEMU have the process id (for libvirt and the like): no key, only SIGUSR1",
+    ),
     word("logbuf-debug", Some("FILE"), "append what qemu-logbuf does to FILE"),
     word("logbuf-help", None, "show this help"),
     word("logbuf-version", None, "show the version of qemu-logbuf"),
