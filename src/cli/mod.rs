@@ -11,6 +11,6 @@ mod split;
 mod words;
 
 pub use key::{KeyChoice, KeySequence, QEMU_KEYS};
-pub use options::{Options, Request, UsageError, request};
+pub use options::{Options, Request, Show, UsageError, request};
 pub use split::{Words, split};
 pub use words::{command, help};

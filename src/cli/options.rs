@@ -9,11 +9,21 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::key::KeyChoice;
 use super::words::{WORDS, Word, command, variable};
 
-/// When to use colours.
-pub use crate::report::ColorChoice;
+/// When to use colours, and how reports are written.
+pub use crate::report::{ColorChoice, Format};
+
+/// Which records a report shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Show {
+    /// All that there are.
+    #[default]
+    All,
+    /// Those that no console has printed.
+    Unseen,
+}
 
 /// What the user asked of us, all of it valid.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The real QEMU, where the user names it.
     pub qemu: Option<PathBuf>,
@@ -23,12 +33,36 @@ pub struct Options {
     pub key: KeyChoice,
     /// Colours or not.
     pub color: ColorChoice,
-    /// The file that reports go to, instead of terminal or stderr.
+    /// The file that reports go to, instead of terminal or stderr; may hold
+    /// `{pid}` and `{n}`.
     pub output: Option<PathBuf>,
     /// QEMU is to have the process id that it was called by.
     pub same_pid: bool,
+    /// How reports are written.
+    pub format: Format,
+    /// Which records they show.
+    pub show: Show,
+    /// Whether they say where each CPU is.
+    pub places: bool,
     /// The file that says what we do.
     pub debug: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            qemu: None,
+            vmlinux: None,
+            key: KeyChoice::default(),
+            color: ColorChoice::default(),
+            output: None,
+            format: Format::default(),
+            show: Show::default(),
+            places: true,
+            same_pid: false,
+            debug: None,
+        }
+    }
 }
 
 /// What to do.
@@ -40,6 +74,10 @@ pub enum Request {
     Version,
     /// Run QEMU.
     Run(Options),
+    /// Report on a QEMU that runs already: its QMP socket or process id.
+    Attach(OsString, Options),
+    /// Report on what a file holds: its name, maybe with `@ADDRESS`.
+    Read(OsString, Options),
 }
 
 /// A word of ours that is wrong, in one sentence.
@@ -103,7 +141,32 @@ pub fn request(
     {
         options.same_pid = switch(&variable("same-pid"), &text)?;
     }
-    Ok(Request::Run(options))
+    if let Some((blame, text)) = value("format") {
+        let name = choice("format", &blame, &text)?;
+        let known = Format::NAMES.iter().find(|(known, _)| *known == name);
+        options.format = known.map(|(_, format)| *format).unwrap_or_default();
+    }
+    if let Some((blame, text)) = value("show") {
+        options.show = match choice("show", &blame, &text)? {
+            "unseen" => Show::Unseen,
+            _ => Show::All,
+        };
+    }
+    if let Some((blame, text)) = value("where") {
+        options.places = choice("where", &blame, &text)? != "off";
+    }
+    // Not from the environment: there they would keep QEMU from running.
+    let mode = |name: &str| matches.get_one::<OsString>(name).cloned();
+    Ok(match (mode("attach"), mode("read")) {
+        (Some(_), Some(_)) => {
+            return Err(UsageError(
+                "--logbuf-attach and --logbuf-read exclude each other; use one".to_owned(),
+            ));
+        }
+        (Some(target), None) => Request::Attach(target, options),
+        (None, Some(file)) => Request::Read(file, options),
+        (None, None) => Request::Run(options),
+    })
 }
 
 /// What a variable that stands for a flag says.
@@ -250,6 +313,29 @@ mod tests {
         assert!(run(&[], &[("QEMU_LOGBUF_SAME_PID", "1")]).same_pid);
         assert!(!run(&[], &[("QEMU_LOGBUF_SAME_PID", "")]).same_pid);
         assert!(read(&[], &[("QEMU_LOGBUF_SAME_PID", "maybe")]).is_err());
+    }
+
+    #[test]
+    fn what_reports_hold_is_chosen() {
+        let usual = run(&[], &[]);
+        assert_eq!((usual.format, usual.show, usual.places), (Format::Dmesg, Show::All, true));
+        let other =
+            run(&["--logbuf-format=json", "--logbuf-where=off"], &[("QEMU_LOGBUF_SHOW", "unseen")]);
+        assert_eq!((other.format, other.show, other.places), (Format::Json, Show::Unseen, false));
+        assert!(read(&["--logbuf-format=xml"], &[]).unwrap_err().contains("dmesg, json, raw"));
+    }
+
+    #[test]
+    fn attaching_and_reading_are_asked_for_on_the_command_line_alone() {
+        let asked = |ours: &[&str]| read(ours, &[("QEMU_LOGBUF_READ", "x")]);
+        assert!(matches!(asked(&[]), Ok(Request::Run(_))));
+        assert!(
+            matches!(asked(&["--logbuf-attach=7"]), Ok(Request::Attach(target, _)) if target == "7")
+        );
+        assert!(
+            matches!(asked(&["--logbuf-read=f@0x10"]), Ok(Request::Read(file, _)) if file == "f@0x10")
+        );
+        assert!(asked(&["--logbuf-read=f", "--logbuf-attach=7"]).is_err());
     }
 
     #[test]

@@ -28,6 +28,16 @@ const fn word(long: &'static str, value: Option<&'static str>, help: &'static st
     Word { long, value, choices: &[], help }
 }
 
+/// A word with few values.
+const fn one_of(
+    long: &'static str,
+    value: &'static str,
+    choices: &'static [&'static str],
+    help: &'static str,
+) -> Word {
+    Word { choices, ..word(long, Some(value), help) }
+}
+
 /// Every word, in the order of the help.
 pub(super) const WORDS: &[Word] = &[
     word("logbuf-qemu", Some("PATH"), "the real QEMU [the next one of the same name in PATH]"),
@@ -47,11 +57,38 @@ pub(super) const WORDS: &[Word] = &[
         choices: &["auto", "always", "never"],
         help: "colours: auto, always, never [auto]",
     },
-    word("logbuf-output", Some("FILE"), "append reports to FILE instead of showing them"),
+    word(
+        "logbuf-output",
+        Some("FILE"),
+        "append reports to FILE instead of showing them; {pid} and {n} in it are filled in",
+    ),
+    one_of(
+        "logbuf-format",
+        "FORMAT",
+        &["dmesg", "json", "raw"],
+        "reports as dmesg shows them, as JSON lines, or the bare text [dmesg]",
+    ),
+    one_of(
+        "logbuf-show",
+        "WHAT",
+        &["all", "unseen"],
+        "all records, or those that no console has printed [all]",
+    ),
+    one_of("logbuf-where", "WHEN", &["on", "off"], "where each CPU is, under the log [on]"),
     word(
         "logbuf-same-pid",
         None,
         "let QEMU have the process id (for libvirt and the like): no key, only SIGUSR1",
+    ),
+    word(
+        "logbuf-attach",
+        Some("SOCKET|PID"),
+        "report on a QEMU that runs already, by its QMP socket, and end",
+    ),
+    word(
+        "logbuf-read",
+        Some("FILE[@ADDRESS]"),
+        "report on a file of guest memory (a dump, or raw from ADDRESS on), and end",
     ),
     word("logbuf-debug", Some("FILE"), "append what qemu-logbuf does to FILE"),
     word("logbuf-help", None, "show this help"),
@@ -93,9 +130,13 @@ pub fn help() -> String {
         "qemu-logbuf: a drop-in qemu-system-ppc64 that shows the kernel's log with one key
 
 Usage: qemu-logbuf [--logbuf-OPTION...] [QEMU's own options, unchanged]
+   or: qemu-logbuf --logbuf-attach=SOCKET|PID or --logbuf-read=FILE
    or: a symlink or alias named qemu-system-ppc64, used as QEMU itself
 
 While the guest runs or hangs: press Ctrl-a l, or run pkill -USR1 qemu-logbuf
+  Ctrl-a l  the log, and pressed again what is new in it
+  Ctrl-a a  all of the log
+  Ctrl-a w  where each CPU is, with its registers
 
 ",
     );
@@ -109,8 +150,8 @@ While the guest runs or hangs: press Ctrl-a l, or run pkill -USR1 qemu-logbuf
     }
     text.push_str(
         "
-Each has a twin in the environment, QEMU_LOGBUF_QEMU and so on; the option
-wins. QEMU's own help: -h. The manual: man qemu-logbuf
+Each but attach and read has a twin in the environment, QEMU_LOGBUF_QEMU and
+so on; the option wins. QEMU's own help: -h. The manual: man qemu-logbuf
 ",
     );
     text

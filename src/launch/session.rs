@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 use super::end::End;
 use super::signals::{Notice, Signals};
 use crate::sys;
-use crate::terminal::{Destination, Keys, Relay};
-use crate::watch::Desk;
+use crate::terminal::{Action, Destination, Keys, Relay};
+use crate::watch::{Desk, Question, Subject};
 
 /// How often to look whether QEMU has read what came before, where the kernel
 /// does not tell: at the end of a file, and within a paste of many lines.
@@ -132,7 +132,11 @@ impl Session {
     fn take_signals(&mut self) -> Option<End> {
         for notice in self.signals.handle(self.qemu) {
             match notice {
-                Notice::Ask => self.desk.ask(Destination::Stderr),
+                Notice::Ask => self.desk.ask(Question {
+                    subject: Subject::Log,
+                    destination: Destination::Stderr,
+                    for_all: None,
+                }),
                 Notice::Resized => {
                     if let Some(relay) = &self.relay {
                         relay.resize();
@@ -170,8 +174,16 @@ impl Session {
             let mut typed = [0; 4096];
             match relay.read_typed(&mut typed) {
                 Some(typed) => {
-                    for _action in self.keys.feed(typed, Instant::now(), &mut onward) {
-                        self.desk.ask(Destination::Terminal);
+                    for action in self.keys.feed(typed, Instant::now(), &mut onward) {
+                        let subject = match action {
+                            Action::Report => Subject::News,
+                            Action::All => Subject::All,
+                            Action::Where => Subject::Places,
+                            Action::Follow => continue,
+                        };
+                        let destination = Destination::Terminal;
+                        let for_all = self.keys.for_all();
+                        self.desk.ask(Question { subject, destination, for_all });
                     }
                 }
                 None if woken.hangup => {

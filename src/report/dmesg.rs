@@ -17,7 +17,7 @@ use memchr::{memchr, memchr_iter, memmem};
 
 use super::colour::{Paint, Palette};
 use super::frame::{Facts, words};
-use super::{Formatter, Report, Style, Verdict, counted, diagnosis, push_number, text};
+use super::{Formatter, Report, Scope, Style, Verdict, counted, diagnosis, push_number, text};
 use crate::printk::{Caller, Entry, Format, Loss, Record, State};
 
 /// The formatter.
@@ -62,11 +62,14 @@ impl Formatter for Dmesg<'_> {
 
     fn tail(&self, out: &mut Vec<u8>) {
         let report = self.report;
-        for line in &report.cpus {
-            let line = format!("CPU {} {}", line.cpu, line.text);
+        for cpu in &report.cpus {
+            let line = format!("CPU {} {}", cpu.cpu, cpu.text);
             let facts = line.split(" ← ").map(str::to_owned).collect();
             let facts = Facts { facts, glue: " ← ", hang: "      ← ", close: "" };
             self.push_facts(out, &self.palette.strong, &facts);
+            for registers in &cpu.registers {
+                self.push_line(out, &Paint::default(), &format!("      {registers}"));
+            }
         }
         for note in &report.notes {
             self.push_line(out, &Paint::default(), note);
@@ -108,7 +111,22 @@ impl Dmesg<'_> {
         match (diagnosis(verdict), verdict) {
             (Some(diagnosis), _) => diagnosis.to_owned(),
             (None, Verdict::Log(log)) => {
-                let records = counted(log.records().count() as u64, "record");
+                let count = log.records().count() as u64;
+                let records = match (self.report.scope, count) {
+                    (Scope::All, _) => counted(count, "record"),
+                    (Scope::New(since), 0) if log.entries.is_empty() => {
+                        format!("nothing new since #{since}")
+                    }
+                    (Scope::New(since), _) => {
+                        format!("{} new since #{since}", counted(count, "record"))
+                    }
+                    (Scope::Unseen, 0) if log.entries.is_empty() => {
+                        "the consoles have printed all records".to_owned()
+                    }
+                    (Scope::Unseen, _) => {
+                        format!("{} that no console has printed", counted(count, "record"))
+                    }
+                };
                 match log.lost() {
                     0 => records,
                     lost => format!("{records}, {lost} lost"),

@@ -55,6 +55,7 @@ fn hung() -> Report {
     report.cpus = vec![CpuLine {
         cpu: 0,
         text: "stuck in early_setup+0x8 ← start_here_common+0x1c".into(),
+        registers: Vec::new(),
     }];
     report
 }
@@ -363,7 +364,8 @@ fn any_report() -> impl Strategy<Value = Report> {
             let string = String::from_utf8_lossy(&words).into_owned();
             report.warnings = vec![string.clone()];
             report.notes = vec![string.clone()];
-            report.cpus = vec![CpuLine { cpu: 1, text: string.clone() }];
+            report.cpus =
+                vec![CpuLine { cpu: 1, text: string.clone(), registers: vec![string.clone()] }];
             if names {
                 report.kernel = Some(words);
                 report.source = Some(Source::SystemMap(string.into()));

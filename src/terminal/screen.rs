@@ -26,6 +26,8 @@ pub enum Destination {
     Stderr,
     /// Standard error of another process, as it is at that moment.
     StderrOf(Pid),
+    /// Standard output, where it is nobody's but ours.
+    Stdout,
     /// Appended to a file.
     File(PathBuf),
 }
@@ -41,6 +43,7 @@ impl Destination {
         match self {
             Self::Terminal => Some(0),
             Self::Stderr => Some(2),
+            Self::Stdout => Some(1),
             Self::StderrOf(_) | Self::File(_) => None,
         }
     }
@@ -78,6 +81,12 @@ impl Destination {
         }
     }
 
+    /// Whether others write there too: the guest, to a terminal.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        !matches!(self, Self::Stdout)
+    }
+
     /// Write a whole report.
     ///
     /// # Errors
@@ -101,7 +110,7 @@ impl Destination {
                 };
                 write_shared(file.as_fd(), report)
             }
-            Self::Terminal | Self::Stderr => {
+            Self::Terminal | Self::Stderr | Self::Stdout => {
                 let fd = self.standard().unwrap_or(2);
                 if is_terminal(fd) {
                     let own = File::options()

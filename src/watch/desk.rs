@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::observer::Observer;
+use super::question::Question;
 use crate::monitor::StdioUse;
-use crate::terminal::Destination;
 
 /// How many questions wait at most: a key held down is one question.
 const WAITING: usize = 2;
@@ -28,7 +28,7 @@ enum Seat {
 /// Takes questions, on the main thread.
 pub struct Desk {
     seat: Seat,
-    waiting: VecDeque<Destination>,
+    waiting: VecDeque<Question>,
     /// A byte comes in whenever the observer is done.
     done: UnixStream,
     bell: UnixStream,
@@ -81,10 +81,10 @@ impl Desk {
         }
     }
 
-    /// Take a question whose answer goes to `destination`.
-    pub fn ask(&mut self, destination: Destination) {
+    /// Take a question.
+    pub fn ask(&mut self, question: Question) {
         if self.waiting.len() < WAITING {
-            self.waiting.push_back(destination);
+            self.waiting.push_back(question);
         }
         self.next();
     }
@@ -127,14 +127,16 @@ impl Desk {
         if matches!(self.seat, Seat::Busy(_)) {
             return;
         }
-        let Some(destination) = self.waiting.pop_front() else { return };
+        let Some(question) = self.waiting.pop_front() else { return };
         if matches!(self.seat, Seat::Empty) {
-            let _ = destination.write(
+            let _ = question.destination.write(
                 b"qemu-logbuf: reading the log failed inside qemu-logbuf itself; QEMU is unharmed, please report this with a --logbuf-debug=FILE\r\n",
             );
             return;
         }
-        self.send(move |observer| observer.answer(&destination));
+        self.send(move |observer| {
+            observer.answer(&question);
+        });
     }
 
     /// Let the observer work on a thread of its own.

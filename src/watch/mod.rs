@@ -7,10 +7,19 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod attach;
 mod desk;
+mod file;
+mod history;
 mod observer;
+mod places;
+mod press;
+mod question;
 mod sources;
 
+pub use attach::attach;
 pub use desk::Desk;
+pub use file::read;
 pub use observer::Observer;
+pub use question::{Question, Subject};
 pub use sources::Sources;

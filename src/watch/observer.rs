@@ -5,20 +5,22 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
 use super::answer;
+use super::history::History;
+use super::places::Processors;
+use super::press::Press;
+use super::question::{Question, Subject};
 use super::sources::Sources;
-use crate::cli::Options;
+use crate::cli::{Options, Show};
 use crate::guest::live::{LiveMemory, Scratch};
 use crate::guest::{Cpu, Memory, ReadError, cpu};
 use crate::launch::Channel;
 use crate::monitor::{Monitor, Shared, StdioUse};
-use crate::report::{self, ColorChoice, Format, LineEnd, Report, Style, Verdict};
-use crate::terminal::Destination;
+use crate::report::{Report, Scope, Verdict};
 use crate::trace;
 
 /// How long a report waits, in all, for a QEMU that does not answer.
@@ -40,14 +42,31 @@ pub struct Observer {
     link: Result<Link, io::Error>,
     sources: Sources,
     stdio: Option<StdioUse>,
-    color: ColorChoice,
-    output: Option<PathBuf>,
+    press: Press,
+    show: Show,
+    places: bool,
+    history: History,
     number: u64,
     /// The monitor is open: what comes from it is to be taken.
     listening: bool,
 }
 
 impl Observer {
+    /// An observer of a QEMU that was not started by us, by its own monitor;
+    /// `socket` leads to it too.
+    #[must_use]
+    pub fn attached(
+        sources: Sources,
+        monitor: Monitor,
+        socket: UnixStream,
+        qemu: Option<i32>,
+        options: &Options,
+    ) -> Self {
+        let monitor = Shared::new(monitor);
+        let memory = LiveMemory::new(monitor.clone(), qemu, None);
+        Self::with(Ok(Link { monitor, socket, memory }), sources, options)
+    }
+
     /// An observer of the QEMU at the other end of `channel`.
     #[must_use]
     pub fn new(
@@ -63,12 +82,18 @@ impl Observer {
             let memory = LiveMemory::new(monitor.clone(), Some(qemu.as_raw()), Some(scratch));
             Ok(Link { monitor, socket, memory })
         });
+        Self::with(link, sources, options)
+    }
+
+    fn with(link: Result<Link, io::Error>, sources: Sources, options: &Options) -> Self {
         Self {
             link,
             sources,
             stdio: None,
-            color: options.color,
-            output: options.output.clone(),
+            press: Press::new(options),
+            show: options.show,
+            places: options.places,
+            history: History::default(),
             number: 0,
             listening: true,
         }
@@ -109,56 +134,37 @@ impl Observer {
         }
     }
 
-    /// Answer: make a report and put it where it belongs.
-    pub fn answer(&mut self, destination: &Destination) {
+    /// Answer: make a report and put it where it belongs. Whether it is of a
+    /// log, and could be written.
+    pub fn answer(&mut self, question: &Question) -> bool {
         let start = Instant::now();
-        let report = self.report();
-        let destination = match &self.output {
-            Some(path) => Destination::File(path.clone()),
-            None => destination.clone(),
-        };
-        let bytes = self.render(&report, &destination);
-        let written = destination.write(&bytes);
-        let length = bytes.len();
-        trace!("{length} bytes to {destination:?} in {:?}: {written:?}", start.elapsed());
-        if let (Err(error), Destination::File(path)) = (written, &destination) {
-            let line = format!(
-                "qemu-logbuf: cannot write {}: {error}; name another file with --logbuf-output\r\n",
-                path.display()
-            );
-            let _ = Destination::Stderr.write(line.as_bytes());
-        }
-    }
-
-    fn render(&self, report: &Report, destination: &Destination) -> Vec<u8> {
-        let terminal = destination.is_terminal();
-        let environment = |name: &str| std::env::var_os(name);
-        let style = Style {
-            colour: report::wants_colour(self.color, terminal, environment),
-            unicode: !terminal || report::wants_unicode(environment),
-            terminal,
-            line_end: if destination.is_raw() { LineEnd::CrLf } else { LineEnd::Lf },
-            width: destination.columns().map(usize::from),
-            caller: false,
-        };
-        let bytes = report::render(report, Format::Dmesg, style);
-        if terminal {
-            // Whatever stands unfinished on the guest's line keeps its line.
-            [style.line_end.bytes(), bytes.as_slice()].concat()
-        } else {
-            bytes
-        }
+        let report = self.report(question);
+        let written = self.press.put(&report, &question.destination);
+        trace!("answered {question:?} in {:?}", start.elapsed());
+        written && report.log().is_some()
     }
 
     /// Ask the guest.
-    fn report(&mut self) -> Report {
+    fn report(&mut self, question: &Question) -> Report {
         self.number += 1;
-        let mut report = self.ask().unwrap_or_else(Report::new);
+        let mut report = self.ask(question.subject).unwrap_or_else(Report::new);
         report.number = self.number;
+        if matches!(question.subject, Subject::News | Subject::All) {
+            let whole = report.clone();
+            if question.subject == Subject::News {
+                self.history.narrow(&mut report);
+            }
+            self.history.note(&whole);
+        }
+        if report.scope != Scope::All
+            && let Some(keys) = question.for_all
+        {
+            report.notes.push(format!("{keys} shows all of the log"));
+        }
         report
     }
 
-    fn ask(&mut self) -> Result<Report, Verdict> {
+    fn ask(&mut self, subject: Subject) -> Result<Report, Verdict> {
         let link = self.link.as_mut().map_err(|error| {
             answer::failed(
                 format!("QEMU was started without a monitor for us: {error}"),
@@ -177,10 +183,27 @@ impl Observer {
                 "there is no kernel to look for (-M none?)",
             ));
         }
-        let guest = answer::Guest { memory: &link.memory, cpu: first_cpu(&link.monitor) };
+        let cpu = first_cpu(&link.monitor);
+        let log = subject != Subject::Places;
+        let unseen = self.show == Show::Unseen && subject != Subject::All;
+        let guest =
+            answer::Guest { memory: &link.memory, live: true, cpu: cpu.clone(), log, unseen };
         let mut progress = |_, _| ControlFlow::Continue(());
-        answer::consult(&guest, &mut self.sources, &mut progress)
-            .map_err(|error| unreadable(&error))
+        let answer = answer::consult(&guest, &mut self.sources, &mut progress);
+        let answer = answer.map_err(|error| unreadable(&error))?;
+        let mut report = answer.report;
+        // A QEMU that gave no registers a moment ago is not asked again.
+        if let Some(cpu) = cpu {
+            if self.places || !log {
+                let processors = Processors { monitor: &link.monitor, memory: &link.memory };
+                report.cpus = processors.lines(&answer.ground, !log);
+            }
+            if let (Verdict::NotEntered { detail }, []) = (&mut report.verdict, &*report.cpus) {
+                let more = if detail.is_empty() { "" } else { "; " };
+                *detail = format!("CPU {} is at {:#x}{more}{detail}", cpu.index, cpu.nip);
+            }
+        }
+        Ok(report)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 
 use crate::cli::Options;
 use crate::kernel::search::{Attempt, Request, Search};
@@ -41,6 +42,13 @@ impl Sources {
             }
         }
         Self { asked: Vec::new(), search: Search::new(request), _held: held }
+    }
+
+    /// What the user named, and the kernel of a QEMU that runs already.
+    #[must_use]
+    pub fn of(given: Option<PathBuf>, kernel: Option<PathBuf>) -> Self {
+        let request = Request { given, kernel, ..Request::default() };
+        Self { asked: Vec::new(), search: Search::new(request), _held: None }
     }
 
     /// Ask files until one has names, so that they are at hand later, also if
