@@ -235,8 +235,10 @@ mod tests {
             read(&["--logbuf-color=alway"], &[]),
             Err("bad value 'alway' for --logbuf-color; did you mean always? It may be auto, always, never".to_owned())
         );
-        let bad_key = read(&[], &[("QEMU_LOGBUF_KEY", "q")]);
-        assert!(bad_key.is_err_and(|error| error.contains("QEMU_LOGBUF_KEY")));
+        assert!(
+            read(&[], &[("QEMU_LOGBUF_KEY", "q")])
+                .is_err_and(|error| error.contains("QEMU_LOGBUF_KEY"))
+        );
         assert_eq!(
             read(&["--logbuf-vmlinux"], &[]),
             Err("--logbuf-vmlinux needs a value: --logbuf-vmlinux=FILE".to_owned())

@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod cpu;
+pub mod dump;
 pub mod live;
 
 use std::fmt;
@@ -14,6 +16,7 @@ use std::ops::Range;
 
 use crate::arch::Arch;
 pub use address::AddressRule;
+pub use cpu::Cpu;
 pub use live::LiveMemory;
 
 /// Why guest memory could not be read.

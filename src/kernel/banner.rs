@@ -4,6 +4,10 @@
 //! the same form since 2.6; `init/version.c`. It is a string of the image's
 //! read-only data, ended by a newline and a zero byte, and printed as one of
 //! the first lines of the log.
+//!
+//! Since 6.1 (2df8220cc511 "kbuild: build init/built-in.a just once") an
+//! image also holds a banner without number and date, `#` followed by a
+//! space: what the real one replaced at the last link. It is no banner here.
 
 #![deny(clippy::indexing_slicing)]
 
@@ -31,7 +35,8 @@ pub fn starting(bytes: &[u8]) -> Option<&[u8]> {
     let end = rest.iter().position(|byte| !(0x20..0x7f).contains(byte))?;
     let rest = rest.get(..end)?;
     let release = rest.iter().position(|byte| *byte == b' ').filter(|length| *length > 0)?;
-    if !rest.get(release..)?.starts_with(b" (") || memchr::memmem::find(rest, b") #").is_none() {
+    let number = rest.get(memchr::memmem::find(rest, b") #")? + 3..)?;
+    if !rest.get(release..)?.starts_with(b" (") || number.first().is_none_or(|n| *n == b' ') {
         return None;
     }
     bytes.get(..BEGIN.len() + end)
@@ -93,6 +98,7 @@ mod tests {
         assert_eq!(starting(b"Linux version %s (%s)\n\0"), None);
         assert_eq!(starting(b"Linux version 6.1 is out\n"), None);
         assert_eq!(starting(BANNER), None, "cut off");
+        assert_eq!(starting(b"Linux version 6.1 (a@b) (gcc) # SMP\n"), None, "a placeholder");
         assert_eq!(starting(b"Linux version  (a) #1\n"), None);
     }
 

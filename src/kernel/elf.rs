@@ -11,7 +11,6 @@
 #![deny(clippy::indexing_slicing)]
 
 use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use object::Endianness;
@@ -41,7 +40,10 @@ const STRINGS: usize = 8 << 20;
 
 /// What static symbols of `kernel/printk/printk.c` (`kernel/printk.c` before
 /// 3.11) follow in a symbol table.
-const PRINTK_C: &[u8] = b"printk.c\0";
+const PRINTK_C: &[u8] = b"printk.c";
+
+/// Larger than any kernel's `.shstrtab`, in bytes.
+const MOST_SECTION_NAMES: u64 = 1 << 20;
 
 /// More symbols with wanted names than any kernel has.
 const MOST_FOUND: usize = 1 << 12;
@@ -230,10 +232,14 @@ impl Elf {
             return Err(SourceError::NoSymbols { arch: self.arch, banner: None });
         };
         let mut code = Vec::new();
-        self.each_symbol(symtab, |symbol| {
-            if self.is_code(&symbol) {
-                code.push((symbol.name, symbol.address, symbol.size, symbol.is_global()));
-            }
+        self.each_piece(symtab, |piece| {
+            let symbols = piece.chunks_exact(self.symbol_size());
+            let symbols = symbols.filter_map(|entry| RawSymbol::decode(entry, self.arch));
+            code.extend(
+                symbols
+                    .filter(|symbol| self.is_code(symbol))
+                    .map(|symbol| (symbol.name, symbol.address, symbol.size, symbol.is_global())),
+            );
         })?;
         // In the order of the string table, so that it too is read once and
         // in pieces.
@@ -271,8 +277,7 @@ impl Elf {
 
     fn headers<H: FileHeader<Endian = Endianness>>(&mut self) -> Result<(), SourceError> {
         let malformed = |_| SourceError::Malformed("ELF headers");
-        let file = BufReader::new(self.input.stream(0, u64::MAX));
-        let cache = ReadCache::new(file);
+        let cache = ReadCache::new(self.input.stream(0, u64::MAX));
         let header = H::parse(&cache).map_err(malformed)?;
         let endian = header.endian().map_err(malformed)?;
         let sections = header.shnum(endian, &cache).map_err(malformed)?;
@@ -293,12 +298,20 @@ impl Elf {
                 self.build_id = notes.and_then(|notes| build_id(notes, endian));
             }
         }
-        let table = header.sections(endian, &cache).map_err(malformed)?;
-        for section in table.iter() {
+        let sections = header.section_headers(endian, &cache).map_err(malformed)?;
+        let names = header.shstrndx(endian, &cache).ok();
+        let names = names.and_then(|names| sections.get(names as usize)).and_then(|section| {
+            // Fetched in one piece: `object` would fetch each name alone.
+            let size: u64 = section.sh_size(endian).into();
+            (size <= MOST_SECTION_NAMES).then(|| section.data(endian, &cache).ok()).flatten()
+        });
+        for section in sections {
+            let name = names.unwrap_or_default().get(section.sh_name(endian) as usize..);
+            let name = name.and_then(|name| name.split(|byte| *byte == 0).next());
             let kind = section.sh_type(endian);
             let size = if kind == elf::SHT_NOBITS { 0 } else { section.sh_size(endian).into() };
             self.sections.push(Section {
-                name: table.section_name(endian, section).unwrap_or_default().to_vec(),
+                name: name.unwrap_or_default().to_vec(),
                 address: section.sh_addr(endian).into(),
                 offset: section.sh_offset(endian).into(),
                 size,
@@ -333,12 +346,8 @@ impl Elf {
         }
     }
 
-    /// Every symbol, in order.
-    fn each_symbol(
-        &self,
-        symtab: &Section,
-        mut each: impl FnMut(RawSymbol),
-    ) -> Result<(), SourceError> {
+    /// The entries of `.symtab`, some thousands at a time.
+    fn each_piece(&self, symtab: &Section, mut each: impl FnMut(&[u8])) -> Result<(), SourceError> {
         let size = self.symbol_size();
         let mut buf = vec![0; PIECE / size * size];
         let mut offset = 0;
@@ -347,14 +356,7 @@ impl Elf {
             let piece = buf.len().min(left / size * size);
             let Some(piece) = buf.get_mut(..piece).filter(|piece| !piece.is_empty()) else { break };
             self.input.read_exact_at(symtab.offset.saturating_add(offset), piece)?;
-            // One loop for each kind of file: the choice is not made anew
-            // for every symbol.
-            match (self.arch.word, self.arch.endian) {
-                (Word::W64, Endian::Little) => decode64(piece, &mut each, false),
-                (Word::W64, Endian::Big) => decode64(piece, &mut each, true),
-                (Word::W32, Endian::Little) => decode32(piece, &mut each, false),
-                (Word::W32, Endian::Big) => decode32(piece, &mut each, true),
-            }
+            each(piece);
             offset += piece.len() as u64;
         }
         Ok(())
@@ -378,42 +380,46 @@ impl Elf {
         let mut start = 0;
         while start < strtab.size {
             let left = usize::try_from(strtab.size - start).unwrap_or(usize::MAX).min(length);
-            strings.truncate(left);
+            strings.resize(left, 0);
             self.input.read_exact_at(strtab.offset.saturating_add(start), &mut strings)?;
-            strings.resize(left + 8, 0);
-            let (mut number, mut file) = (0_u32, 0_u32);
-            self.each_symbol(symtab, |symbol| {
-                number += 1;
-                let kind = symbol.kind();
-                if kind == elf::STT_FILE {
-                    file = number;
-                }
-                let name = u64::from(symbol.name).checked_sub(start).map(|at| at as usize);
-                let name = name.and_then(|at| strings.get(at..)).unwrap_or_default();
-                let Some(first) = name.first_chunk::<8>() else { return };
-                if kind == elf::STT_FILE {
-                    if name.starts_with(PRINTK_C) {
-                        printk.push(number);
+            // A string across two parts belongs to the second.
+            let whole = match start + (left as u64) < strtab.size {
+                true => memchr::memrchr(0, &strings).filter(|end| *end > 0).unwrap_or(left),
+                false => left,
+            };
+            strings.truncate(whole);
+            strings.resize(whole + 8, 0);
+            let (mut number, mut file) = (0, 0);
+            let mut hits = Vec::new();
+            self.each_piece(symtab, |piece| {
+                hits.clear();
+                let sieve = Sieve { index: &index, strings: &strings, start };
+                sieve.sift(piece, self.arch, &mut hits);
+                for hit in &hits {
+                    let entry = piece.get(hit * self.symbol_size()..).unwrap_or_default();
+                    let Some(symbol) = RawSymbol::decode(entry, self.arch) else { continue };
+                    let name = sieve.name(symbol.name);
+                    if symbol.kind() == elf::STT_FILE {
+                        file = number + hit + 1;
+                        if name == Some(PRINTK_C) {
+                            printk.push(file);
+                        }
+                        continue;
                     }
-                } else if index.maybe(key(*first)) {
-                    let end = memchr::memchr(0, name).unwrap_or_default();
-                    let name = index.number(name.get(..end).unwrap_or_default());
-                    let real = symbol.section != 0 && kind != elf::STT_SECTION;
-                    if let Some(name) = name.filter(|_| real && found.len() < MOST_FOUND) {
+                    let real = symbol.section != 0 && symbol.kind() != elf::STT_SECTION;
+                    let name = name.filter(|_| real && found.len() < MOST_FOUND);
+                    if let Some(name) = name.and_then(|name| index.number(name)) {
                         found.push((name, file, symbol));
                     }
                 }
+                number += piece.len() / self.symbol_size();
             })?;
-            // A string across two parts belongs to the second.
-            let whole = match start + (left as u64) < strtab.size {
-                true => memchr::memrchr(0, strings.get(..left).unwrap_or_default()),
-                false => Some(left),
-            };
-            start += whole.filter(|whole| *whole > 0).unwrap_or(left) as u64;
+            start += whole as u64;
         }
         let mut finds = Finds::default();
         for (name, file, symbol) in found {
-            let kind = if symbol.kind() == elf::STT_FUNC { Kind::Text } else { Kind::Data };
+            let function = symbol.kind() == elf::STT_FUNC || self.is_descriptor(&symbol);
+            let kind = if function { Kind::Text } else { Kind::Data };
             // Global symbols follow all local ones, and no file is theirs.
             let home = match (symbol.is_global() || file == 0, printk.contains(&file)) {
                 (true, _) => Home::Unknown,
@@ -424,6 +430,13 @@ impl Elf {
             finds.push(name, Find { symbol: place, kind, home, global: symbol.is_global() });
         }
         Ok(finds)
+    }
+
+    /// Whether a symbol is a function's descriptor (ELFv1). Those of static
+    /// functions may have no type: `con_start` of tty/vt.c is one.
+    fn is_descriptor(&self, symbol: &RawSymbol) -> bool {
+        let section = self.sections.get(usize::from(symbol.section));
+        section.is_some_and(|section| section.name == b".opd")
     }
 
     fn is_code(&self, symbol: &RawSymbol) -> bool {
@@ -457,6 +470,29 @@ struct RawSymbol {
 }
 
 impl RawSymbol {
+    /// The entry that `bytes` begin with.
+    #[inline]
+    fn decode(bytes: &[u8], arch: Arch) -> Option<Self> {
+        let bytes = Bytes::new(bytes, arch);
+        let name = bytes.u32(0)?;
+        Some(match arch.word {
+            Word::W64 => Self {
+                name,
+                info: bytes.u8(4)?,
+                section: bytes.u16(6)?,
+                address: bytes.u64(8)?,
+                size: bytes.u64(16)?,
+            },
+            Word::W32 => Self {
+                name,
+                info: bytes.u8(12)?,
+                section: bytes.u16(14)?,
+                address: bytes.u32(4)?.into(),
+                size: bytes.u32(8)?.into(),
+            },
+        })
+    }
+
     const fn kind(&self) -> elf::SymbolType {
         elf::SymbolType(self.info & 0xf)
     }
@@ -466,42 +502,55 @@ impl RawSymbol {
     }
 }
 
-macro_rules! number {
-    ($kind:ty, $bytes:expr, $big:expr) => {
-        if $big { <$kind>::from_be_bytes($bytes) } else { <$kind>::from_le_bytes($bytes) }
-    };
+/// Picks out of a piece of `.symtab` the few entries worth a closer look.
+struct Sieve<'a> {
+    index: &'a Index,
+    /// A part of the string table, with at least eight more bytes behind it.
+    strings: &'a [u8],
+    /// The offset of that part in the string table.
+    start: u64,
 }
 
-#[inline(always)]
-fn decode64(piece: &[u8], each: &mut impl FnMut(RawSymbol), big: bool) {
-    for raw in piece.chunks_exact(24) {
-        let Ok(raw) = <[u8; 24]>::try_from(raw) else { continue };
-        let [a, b, c, d, info, _, e, f, ..] = raw;
-        let (_, tail) = raw.split_at(8);
-        let (address, size) = tail.split_at(8);
-        let (Ok(address), Ok(size)) = (address.try_into(), size.try_into()) else { continue };
-        each(RawSymbol {
-            name: number!(u32, [a, b, c, d], big),
-            info,
-            section: number!(u16, [e, f], big),
-            address: number!(u64, address, big),
-            size: number!(u64, size, big),
-        });
+impl Sieve<'_> {
+    /// The numbers in `piece` of the files' symbols and of those that may
+    /// have a wanted name.
+    fn sift(&self, piece: &[u8], arch: Arch, hits: &mut Vec<usize>) {
+        // A loop for each kind of file, so that the choice is not made anew
+        // for every symbol.
+        match (arch.word, arch.endian) {
+            (Word::W64, Endian::Little) => self.sift_as::<24, 4>(piece, u32::from_le_bytes, hits),
+            (Word::W64, Endian::Big) => self.sift_as::<24, 4>(piece, u32::from_be_bytes, hits),
+            (Word::W32, Endian::Little) => self.sift_as::<16, 12>(piece, u32::from_le_bytes, hits),
+            (Word::W32, Endian::Big) => self.sift_as::<16, 12>(piece, u32::from_be_bytes, hits),
+        }
     }
-}
 
-#[inline(always)]
-fn decode32(piece: &[u8], each: &mut impl FnMut(RawSymbol), big: bool) {
-    for raw in piece.chunks_exact(16) {
-        let Ok(raw) = <[u8; 16]>::try_from(raw) else { continue };
-        let [a, b, c, d, e, f, g, h, i, j, k, l, info, _, m, n] = raw;
-        each(RawSymbol {
-            name: number!(u32, [a, b, c, d], big),
-            info,
-            section: number!(u16, [m, n], big),
-            address: number!(u32, [e, f, g, h], big).into(),
-            size: number!(u32, [i, j, k, l], big).into(),
-        });
+    /// `SIZE` is an entry's, `INFO` where in it `st_info` is. Most of the
+    /// time goes into waiting for the strings, so nothing else is done here
+    /// that would keep the processor from fetching several at once.
+    #[inline(always)]
+    fn sift_as<const SIZE: usize, const INFO: usize>(
+        &self,
+        piece: &[u8],
+        number: impl Fn([u8; 4]) -> u32,
+        hits: &mut Vec<usize>,
+    ) {
+        for (n, entry) in piece.chunks_exact(SIZE).enumerate() {
+            let (Some(name), Some(info)) = (entry.first_chunk(), entry.get(INFO)) else { continue };
+            let at = u64::from(number(*name)).wrapping_sub(self.start) as usize;
+            let first = self.strings.get(at..).and_then(|string| string.first_chunk());
+            let wanted = first.is_some_and(|first| self.index.maybe(key(*first)));
+            if wanted || info & 0xf == elf::STT_FILE.0 {
+                hits.push(n);
+            }
+        }
+    }
+
+    /// The string at `offset` of the table, if it lies in this part.
+    fn name(&self, offset: u32) -> Option<&[u8]> {
+        let at = usize::try_from(u64::from(offset).checked_sub(self.start)?).ok()?;
+        let string = self.strings.get(at..)?;
+        string.get(..memchr::memchr(0, string)?)
     }
 }
 
@@ -546,5 +595,154 @@ impl StringReader {
         let from = usize::try_from(offset.checked_sub(self.at)?).ok()?;
         let held = self.buf.get(..self.held)?.get(from..)?;
         Some(from + memchr::memchr(0, held)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::testing::Kernel;
+    use super::*;
+
+    const BANNER: &str = "Linux version 6.1.0 (a@b) (gcc 12) #1 SMP Thu";
+    const ARCHES: [Arch; 3] = [Arch::PPC64LE, Arch::PPC64, Arch::PPC32];
+
+    fn parsed(bytes: Vec<u8>) -> Result<Elf, SourceError> {
+        Elf::parse(Input::Bytes(Arc::new(bytes)), PathBuf::from("vmlinux"))
+    }
+
+    fn kernel(arch: Arch) -> Kernel {
+        let mut kernel = Kernel::new(arch);
+        let base = kernel.base;
+        kernel.file("verifier.c");
+        kernel.local("log_buf", base + 0x8000);
+        kernel.local("cont", base + 0x8008);
+        kernel.file("printk.c");
+        kernel.local("prb", base + 0x140);
+        kernel.local("log_buf", base + 0x148);
+        kernel.function("start_kernel", base + 0x40, 0x20);
+        kernel.symbol("cont", base + 0x50, 8, 0x12, 1);
+        kernel.with_banner(BANNER)
+    }
+
+    #[test]
+    fn names_banner_and_functions_of_every_word_size_and_byte_order() {
+        for arch in ARCHES {
+            let kernel = kernel(arch);
+            let elf = parsed(kernel.build()).expect("an ELF file");
+            assert_eq!(elf.arch(), arch);
+            let names = elf.names().expect("names");
+            assert_eq!(names.arch, Some(arch));
+            assert_eq!(names.banner.as_deref(), Some(BANNER.as_bytes()));
+            assert_eq!(names.address("prb"), Some(kernel.base + 0x140));
+            assert_eq!(names.address("_stext"), Some(kernel.base));
+            let functions = elf.functions().expect("functions");
+            assert_eq!(functions.resolve(kernel.base + 0x44), Some(("start_kernel", 4)));
+        }
+    }
+
+    #[test]
+    fn of_a_static_name_that_is_used_twice_printks_is_taken() {
+        let names = parsed(kernel(Arch::PPC64LE).build()).and_then(|elf| elf.names());
+        let names = names.expect("names");
+        assert_eq!(names.address("log_buf"), Some(0xc000_0000_0000_0148));
+        assert_eq!(names.address("cont"), None, "the verifier's, and a function");
+    }
+
+    #[test]
+    fn a_stripped_kernel_still_says_who_it_is() {
+        for arch in ARCHES {
+            let mut kernel = kernel(arch);
+            kernel.stripped = true;
+            let elf = parsed(kernel.build()).expect("an ELF file");
+            match elf.names() {
+                Err(SourceError::NoSymbols { arch: found, banner }) => {
+                    assert_eq!(found, arch);
+                    assert_eq!(banner.as_deref(), Some(BANNER.as_bytes()));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_no_kernel_is_told() {
+        let mut program = Kernel::new(Arch::PPC64LE);
+        program.function("main", program.base, 8);
+        let names = parsed(program.build()).and_then(|elf| elf.names());
+        assert!(matches!(names, Err(SourceError::NotLinux)));
+    }
+
+    #[test]
+    fn other_files_are_told() {
+        assert!(matches!(parsed(Vec::new()), Err(SourceError::Unknown)));
+        assert!(matches!(parsed(vec![0x1f; 99]), Err(SourceError::Unknown)));
+        let mut x86 = kernel(Arch::PPC64LE).build();
+        x86.splice(18..20, [62, 0]);
+        assert!(matches!(parsed(x86), Err(SourceError::NotPower(62))));
+    }
+
+    #[test]
+    fn a_string_table_larger_than_a_part_is_gone_through_in_parts() {
+        let mut kernel = Kernel::new(Arch::PPC64).with_banner(BANNER);
+        let base = kernel.base;
+        let long = "x".repeat(60_000);
+        for n in 0..200 {
+            kernel.function(&format!("{long}{n}"), base + n, 1);
+        }
+        // The file's name in one part, its variable in another.
+        kernel.file("printk.c");
+        for n in 200..300 {
+            kernel.local(&format!("{long}{n}"), base + n);
+        }
+        kernel.local("prb", base + 0x140);
+        let names = parsed(kernel.build()).and_then(|elf| elf.names()).expect("names");
+        assert_eq!(names.address("prb"), Some(base + 0x140));
+        assert_eq!(names.banner.as_deref(), Some(BANNER.as_bytes()));
+    }
+
+    #[test]
+    fn the_file_may_be_replaced_after_it_was_opened() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("vmlinux");
+        std::fs::write(&path, kernel(Arch::PPC64LE).build()).expect("written");
+        let elf = Elf::open(&path).expect("an ELF file");
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::write(&path, b"half of the next").expect("written");
+        assert!(elf.names().is_ok());
+    }
+
+    fn try_all(bytes: Vec<u8>) {
+        if let Ok(elf) = parsed(bytes) {
+            let _ = elf.names();
+            let _ = elf.functions();
+            let _ = elf.banner();
+        }
+    }
+
+    #[test]
+    fn no_truncation_makes_it_panic() {
+        for arch in ARCHES {
+            let whole = kernel(arch).build();
+            for length in 0..whole.len() {
+                try_all(whole.iter().copied().take(length).collect());
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_damage_makes_it_panic(
+            arch in 0..3_usize,
+            changes in proptest::collection::vec((0..0x800_usize, 0..=255_u8), 0..12),
+        ) {
+            let mut bytes = kernel(ARCHES.get(arch).copied().unwrap_or(Arch::PPC32)).build();
+            for (at, value) in changes {
+                let at = at % bytes.len();
+                bytes.splice(at..=at, [value]);
+            }
+            try_all(bytes);
+        }
     }
 }

@@ -16,7 +16,7 @@ const PIECE: usize = 1 << 20;
 
 /// How far into RAM a banner is looked for: kernels are loaded low, and the
 /// highest known place is 0x20000000 (powernv).
-const REACH: u64 = 0x2800_0000;
+pub const REACH: u64 = 0x2800_0000;
 
 /// What the guest turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,6 +26,11 @@ impl Input {
     /// As the host fails; a directory or another thing without a length is
     /// refused here.
     pub fn open(path: &Path) -> io::Result<Self> {
+        // Asked before opening: that would wait for a pipe's other end, and
+        // what is read from one (`-kernel /dev/fd/63`) is lost to QEMU.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(not_a_file());
+        }
         Self::from_file(File::open(path)?)
     }
 
@@ -36,7 +41,7 @@ impl Input {
     pub fn from_file(file: File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(not_a_file());
         }
         Ok(Self::File(Arc::new(file), metadata.len()))
     }
@@ -103,6 +108,10 @@ impl Input {
         let end = offset.saturating_add(len).min(self.len());
         Stream { input: self.clone(), start: offset, at: offset, end }
     }
+}
+
+fn not_a_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 /// A part of an [`Input`] as a stream.

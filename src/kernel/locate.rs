@@ -4,8 +4,11 @@
 //! vendors backport.
 
 use super::names::Names;
+use super::scan;
 use crate::guest::View;
+use crate::printk::bytes::{ByteLog, ByteSymbols};
 use crate::printk::ringbuffer::{Ring, RingHints};
+use crate::printk::variable::{VariableLog, VariableSymbols};
 use crate::printk::{Error, LogBuffer};
 
 /// Why names did not lead to a log buffer.
@@ -50,7 +53,57 @@ pub fn locate(view: &View<'_>, names: &Names, displacement: u64) -> Result<LogBu
         let ring = view.word(prb)?;
         return Ok(LogBuffer::Ringbuffer(Ring::open_with(view, ring, ring_hints(names, view))?));
     }
+    // 3.5 (7ff9554bb578 "printk: convert byte-buffer to variable-length record
+    // buffer"): byte offsets of the first record and of the next.
+    if let (Some(first_idx), Some(next_idx)) = (address("log_first_idx"), address("log_next_idx")) {
+        let wanted = |name| address(name).ok_or(LocateError::NoName);
+        let symbols = VariableSymbols {
+            log_buf: wanted("log_buf")?,
+            log_buf_len: wanted("log_buf_len")?,
+            first_seq: wanted("log_first_seq")?,
+            first_idx,
+            next_seq: wanted("log_next_seq")?,
+            next_idx,
+            cont: address("cont"),
+        };
+        return Ok(LogBuffer::Variable(VariableLog::open(view, symbols)?));
+    }
+    // Before: a ring of bytes, and how many were ever written to it.
+    if let Some(log_end) = address("log_end") {
+        let wanted = |name| address(name).ok_or(LocateError::NoName);
+        let symbols = ByteSymbols {
+            log_buf: wanted("log_buf")?,
+            log_buf_len: wanted("log_buf_len")?,
+            log_end,
+            logged_chars: address("logged_chars"),
+        };
+        return Ok(LogBuffer::Bytes(ByteLog::open(view, symbols)?));
+    }
     Err(LocateError::NoName)
+}
+
+/// The log buffer that a scan found, without any names; `None` where only the
+/// text of one was found.
+///
+/// # Errors
+/// As [`locate`].
+pub fn open_found(view: &View<'_>, found: &scan::Kind) -> Result<Option<LogBuffer>, Error> {
+    Ok(Some(match *found {
+        scan::Kind::Blocks { .. } => return Ok(None),
+        scan::Kind::Ringbuffer { prb, info_size, .. } => {
+            let hints = RingHints { info_stride: info_size };
+            LogBuffer::Ringbuffer(Ring::open_with(view, prb, hints)?)
+        }
+        scan::Kind::Variable { buffer, len, first_idx, .. } => {
+            let size = usize::try_from(len).unwrap_or(usize::MAX);
+            let first = usize::try_from(first_idx).unwrap_or(usize::MAX);
+            LogBuffer::Variable(VariableLog::chain(view, buffer, size, first)?)
+        }
+        scan::Kind::Bytes { start, end, .. } => {
+            let len = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
+            LogBuffer::Bytes(ByteLog::text(view, start, len)?)
+        }
+    }))
 }
 
 /// What the symbols' sizes say of the ring: `_printk_rb_static_descs` holds

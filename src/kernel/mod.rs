@@ -3,19 +3,31 @@
 
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod banner;
 pub mod elf;
 pub mod error;
 pub mod functions;
 pub mod identity;
+pub mod image;
 pub mod input;
+pub mod kallsyms;
 pub mod locate;
 pub mod names;
+pub mod scan;
+pub mod search;
+pub mod stack;
+pub mod system_map;
+#[cfg(test)]
+mod testing;
+pub mod unpack;
 mod wanted;
 
 pub use error::SourceError;
 pub use functions::Functions;
 pub use identity::{Identity, identify};
 pub use input::Input;
-pub use locate::{LocateError, locate};
+pub use kallsyms::Kallsyms;
+pub use locate::{LocateError, locate, open_found};
 pub use names::{Names, Source, Symbol};
+pub use search::{Candidate, Search};

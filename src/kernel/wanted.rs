@@ -51,6 +51,11 @@ pub(super) enum Kind {
     Data,
 }
 
+/// Whether `nm`'s letter for a symbol's type says code.
+pub(super) const fn is_code(letter: u8) -> bool {
+    matches!(letter, b't' | b'T' | b'w' | b'W')
+}
+
 /// The source file a symbol was defined in, as far as its source says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Home {
@@ -141,6 +146,8 @@ fn hash(key: u64) -> usize {
 #[derive(Default)]
 pub(super) struct Finds {
     by_name: BTreeMap<usize, Vec<Find>>,
+    /// How often a wanted name was seen with a dot in front.
+    dotted: BTreeMap<usize, usize>,
 }
 
 impl Finds {
@@ -149,6 +156,21 @@ impl Finds {
         let finds = self.by_name.entry(name).or_default();
         if finds.len() < MOST_OF_ONE_NAME {
             finds.push(find);
+        }
+    }
+
+    /// Keep a symbol of that name if it is wanted: for sources that give no
+    /// more than addresses, type letters and names.
+    pub(super) fn offer(&mut self, index: &Index, address: u64, letter: u8, name: &[u8]) {
+        if let Some(number) = index.number(name) {
+            let symbol = Symbol { address, size: 0 };
+            let kind = if is_code(letter) { Kind::Text } else { Kind::Data };
+            let global = letter.is_ascii_uppercase();
+            self.push(number, Find { symbol, kind, home: Home::Unknown, global });
+        } else if let Some((b'.', name)) = name.split_first() {
+            if let Some(number) = index.number(name) {
+                *self.dotted.entry(number).or_default() += 1;
+            }
         }
     }
 
@@ -179,6 +201,10 @@ impl Finds {
         for (number, finds) in &mut self.by_name {
             if WANTED.get(*number).is_none_or(|name| !ANYWHERE.contains(name)) {
                 finds.retain(|find| find.kind == Kind::Data);
+                // ELFv1's `name` is the descriptor of the code at `.name`.
+                if self.dotted.get(number).is_some_and(|dotted| *dotted >= finds.len()) {
+                    finds.clear();
+                }
             }
         }
     }
@@ -251,6 +277,16 @@ mod tests {
         finds.push(number("log_buf"), data(0x1000_0010));
         finds.push(number("log_buf_len"), data(0x1000_0000));
         assert_eq!(finds.settle().get("log_buf").map(|s| s.address), Some(0x1000_0010));
+    }
+
+    #[test]
+    fn a_descriptor_is_not_taken_for_a_variable() {
+        let index = Index::new();
+        let mut finds = Finds::default();
+        finds.offer(&index, 8, b'd', b"con_start");
+        finds.offer(&index, 80, b't', b".con_start");
+        finds.offer(&index, 16, b'd', b"log_end");
+        assert_eq!(finds.settle().keys().collect::<Vec<_>>(), ["log_end"]);
     }
 
     #[test]

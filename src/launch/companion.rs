@@ -28,7 +28,7 @@ use super::{CommandLine, LaunchError};
 use crate::cli::Options;
 use crate::sys::{self, Child, Detached, Inheritance};
 use crate::terminal::Destination;
-use crate::watch::{Desk, Guest, Observer};
+use crate::watch::{Desk, Observer, Sources};
 
 /// Let QEMU take our place, with a companion beside it. Returns in the
 /// companion, once QEMU has ended, and where QEMU could not be executed.
@@ -85,7 +85,7 @@ fn accompany(
     let_go(inheritance)?;
     SigSet::empty().thread_set_mask()?;
     crate::trace!("companion of {qemu}");
-    let observer = Observer::new(Guest::new(&line, &options), Ok(channel), qemu, &options);
+    let observer = Observer::new(Sources::new(&line, &options), Ok(channel), qemu, &options);
     let mut desk = Desk::open(observer)?;
     loop {
         let [asked, ended, done, monitor] = {

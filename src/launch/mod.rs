@@ -26,7 +26,7 @@ pub use find::{NotFound, Qemu, find};
 use crate::cli::{KeySequence, Options, QEMU_KEYS};
 use crate::sys::{self, Child, Inheritance};
 use crate::terminal::{Keys, Modes, Relay, is_terminal};
-use crate::watch::{Desk, Guest, Observer};
+use crate::watch::{Desk, Observer, Sources};
 
 use session::Session;
 use signals::Signals;
@@ -163,7 +163,7 @@ fn start(
     let (relay, stdin) = relay.unzip();
     // Without a channel QEMU still runs; only the log can't be had.
     let channel = Channel::open();
-    let guest = Guest::new(line, &options);
+    let sources = Sources::new(line, &options);
 
     let mut command = Command::new(&qemu.path);
     command.arg0(&qemu.argv0);
@@ -193,7 +193,7 @@ fn start(
     // So that `pkill -USR1 qemu-logbuf` works whatever the link is called.
     let _ = nix::sys::prctl::set_name(c"qemu-logbuf");
 
-    let observer = Observer::new(guest, channel, pid, &options);
+    let observer = Observer::new(sources, channel, pid, &options);
     let session = Session { qemu: pid, signals, relay, keys, desk: Desk::open(observer)? };
     let end = session.run();
     modes.restore();

@@ -1,6 +1,8 @@
 //! One front for the three formats.
 
+use super::bytes::ByteLog;
 use super::ringbuffer::Ring;
+use super::variable::VariableLog;
 use super::{Error, Format, Log};
 use crate::guest::View;
 
@@ -18,7 +20,8 @@ impl Progress {
     }
 
     /// The sequence number that the next record will have; less than before
-    /// once the guest was restarted.
+    /// once the guest was restarted. (On 32-bit kernels of 5.10 and later,
+    /// modulo 2^30.)
     #[must_use]
     pub const fn next_seq(&self) -> u64 {
         self.next_seq
@@ -30,6 +33,10 @@ impl Progress {
 pub enum LogBuffer {
     /// 5.10 and later.
     Ringbuffer(Ring),
+    /// 3.5 to 5.9.
+    Variable(VariableLog),
+    /// Before 3.5.
+    Bytes(ByteLog),
 }
 
 impl LogBuffer {
@@ -38,24 +45,52 @@ impl LogBuffer {
     pub const fn format(&self) -> Format {
         match self {
             Self::Ringbuffer(_) => Format::Ringbuffer,
+            Self::Variable(_) => Format::VariableRecords,
+            Self::Bytes(_) => Format::Bytes,
+        }
+    }
+
+    /// Whether nothing had been printed when it was opened.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        match self {
+            Self::Ringbuffer(ring) => ring.is_empty(),
+            Self::Variable(log) => log.is_empty(),
+            Self::Bytes(log) => log.is_empty(),
+        }
+    }
+
+    /// How far the kernel has come, by a few short reads.
+    ///
+    /// # Errors
+    /// As [`LogBuffer::read`].
+    pub fn progress(&self, view: &View<'_>) -> Result<Progress, Error> {
+        match self {
+            Self::Ringbuffer(ring) => ring.progress(view),
+            Self::Variable(log) => log.progress(view),
+            Self::Bytes(log) => log.progress(view),
         }
     }
 
     /// All that it holds.
     ///
     /// # Errors
-    /// [`Error::Read`], or [`Error::Replaced`] when it is no longer there.
+    /// [`Error::Read`] when guest memory cannot be read; [`Error::Replaced`]
+    /// or [`Error::Malformed`] when the buffer is no longer there.
     pub fn read(&self, view: &View<'_>) -> Result<Log, Error> {
         self.read_from(view, 0)
     }
 
-    /// The entries with sequence number `seq` and later.
+    /// The entries with sequence number `seq` and later. To read on after an
+    /// earlier [`Log`], pass its [`Log::resume`].
     ///
     /// # Errors
     /// As [`LogBuffer::read`].
     pub fn read_from(&self, view: &View<'_>, seq: u64) -> Result<Log, Error> {
         match self {
             Self::Ringbuffer(ring) => ring.read_from(view, seq),
+            Self::Variable(log) => log.read_from(view, seq),
+            Self::Bytes(log) => log.read_from(view, seq),
         }
     }
 }

@@ -16,14 +16,15 @@
 #![forbid(unsafe_code)]
 
 pub mod buffer;
+pub mod bytes;
 #[doc(hidden)]
 pub mod craft;
-
 mod fetch;
 mod layout;
 pub mod record;
 pub mod ringbuffer;
 pub mod salvage;
+pub mod variable;
 
 use std::fmt;
 

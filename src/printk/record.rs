@@ -137,6 +137,22 @@ impl Log {
         })
     }
 
+    /// The sequence number to read on from later: of the first entry that
+    /// may still change, or else the one after the last. `None` for an empty
+    /// log: read on from where this one was read.
+    #[must_use]
+    pub fn resume(&self) -> Option<u64> {
+        let unfinished = self.entries.iter().find_map(|entry| match entry {
+            Entry::Record(Record { seq, state: State::Open | State::InProgress, .. })
+            | Entry::Lost { seq, why: Loss::Reserved, .. } => Some(*seq),
+            _ => None,
+        });
+        unfinished.or_else(|| match self.entries.last()? {
+            Entry::Record(record) => Some(record.seq.saturating_add(1)),
+            Entry::Lost { seq, count, .. } => Some(seq.saturating_add(*count)),
+        })
+    }
+
     /// How many records are known to be missing.
     #[must_use]
     pub fn lost(&self) -> u64 {

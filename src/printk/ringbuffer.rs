@@ -340,7 +340,10 @@ impl Ring {
         };
         let default = strides.first().copied().unwrap_or(InfoForm::PLAIN.stride);
         let mut best = (0, InfoForm::of(default), by_rule);
-        for stride in strides {
+        for (nth, stride) in strides.into_iter().enumerate() {
+            if nth >= known.len() && best.0 > 0 {
+                break;
+            }
             let votes = self.votes(marks, descs, infos, stride);
             let lawful = votes.iter().filter(|&&seq| seq & words.id_mask == by_rule).count();
             let (score, head_seq) = match votes.iter().find(|&&seq| seq & words.id_mask == by_rule)
@@ -536,7 +539,7 @@ impl<'a, 'v> Reader<'a, 'v> {
     /// and at most the ring's.
     fn batch(&mut self, first: u64, count: u64) -> Result<(), Error> {
         self.fetch_descs(first, count, false)?;
-        let live = self.live(count as usize);
+        let live = self.live(first, count as usize);
         if live.is_empty() {
             self.lose(count, Loss::Overwritten);
             return Ok(());
@@ -579,10 +582,12 @@ impl<'a, 'v> Reader<'a, 'v> {
     }
 
     /// The places of the batch between leading and trailing reusable ones.
-    fn live(&self, count: usize) -> Range<usize> {
+    fn live(&self, first: u64, count: usize) -> Range<usize> {
         let descs = Bytes::new(&self.descs, self.ring.arch);
         let is_live = |place: &usize| {
-            Desc::parse(descs, self.words, *place).is_some_and(|desc| desc.state != REUSABLE)
+            let id = self.words.id_plus(first, *place as u64);
+            Desc::parse(descs, self.words, *place)
+                .is_some_and(|desc| desc.state != REUSABLE || desc.id != id)
         };
         match (0..count).find(is_live) {
             Some(start) => start..(start..count).rfind(is_live).map_or(count, |last| last + 1),

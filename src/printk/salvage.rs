@@ -73,8 +73,9 @@ pub fn text_ring(view: &View<'_>, data: u64, size: u64) -> Result<Log, Error> {
     }
     let mut text = Vec::new();
     fetch(view, data, size as usize, &mut text)?;
-    let numbering = Numbering::of(view.arch().word, size / 32);
-    let blocks = blocks(Bytes::new(&text, view.arch()), |id| numbering.seq(id));
+    let text = Bytes::new(&text, view.arch());
+    let numbering = Numbering::of(text, size / 32);
+    let blocks = blocks(text, |id| numbering.seq(id));
     let records = blocks.iter().filter_map(|block| block.record(None));
     Ok(Log { format: Format::Salvage, entries: records.map(Entry::Record).collect() })
 }
@@ -89,17 +90,13 @@ pub(super) fn blocks<'a>(text: Bytes<'a>, seq_of: impl Fn(u64) -> Option<u64>) -
     let mut close = |open: Option<(u64, usize)>, until: usize| {
         if let Some((seq, from)) = open {
             let len = until.saturating_sub(from).min(LONGEST);
-            let text = text.slice(from, len).unwrap_or_default();
-            // Memory never written looks like id 0; and where a block was
-            // too long for the end of the ring, only its id is left there.
-            if text.first().is_some_and(|&byte| byte != 0) {
-                found.push(Block { seq, text });
-            }
+            found.push(Block { seq, text: text.slice(from, len).unwrap_or_default() });
         }
     };
     for at in (0..end).step_by(word) {
-        let Some(seq) = text.word(at).and_then(&seq_of) else { continue };
-        close(open.replace((seq, at + word)), at);
+        if let Some(seq) = block_seq(text, at, &seq_of) {
+            close(open.replace((seq, at + word)), at);
+        }
     }
     close(open, end);
     // The longest of those with the same number, by their readable part.
@@ -108,30 +105,66 @@ pub(super) fn blocks<'a>(text: Bytes<'a>, seq_of: impl Fn(u64) -> Option<u64>) -
     found
 }
 
-/// Sequence numbers from ids alone, in a ring of known size.
+/// The sequence number of the block that begins at `at`, if one does: its
+/// id, then text. Memory never written looks like id 0, the end of a text on
+/// little endian like a small id, and where a block was too long for the end
+/// of the ring only its id is left there: no text follows these, or an id.
+fn block_seq(text: Bytes<'_>, at: usize, seq_of: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+    let seq = seq_of(text.word(at)?)?;
+    let behind = at + text.arch().word.bytes();
+    let is_block = text.u8(behind).is_some_and(is_text)
+        && text.word(behind).is_none_or(|word| seq_of(word).is_none());
+    is_block.then_some(seq)
+}
+
+/// Sequence numbers from ids alone: which ids the ring is likely to hold.
 struct Numbering {
     words: Words,
-    word: Word,
-    count: u64,
+    /// The id of record 0.
+    origin: u64,
+    /// Sequence numbers believed.
+    likely: std::ops::Range<u64>,
 }
 
 impl Numbering {
-    fn of(word: Word, count: u64) -> Self {
-        Self { words: Words::of(word), word, count }
+    /// Most sequence numbers believed at first: higher ids look like text.
+    const MOST: u64 = 1 << 24;
+
+    /// Told from the words of the text ring: ids follow each other, and as
+    /// many as `count` descriptors may be in use; other words are strewn.
+    fn of(text: Bytes<'_>, count: u64) -> Self {
+        let words = Words::of(text.arch().word);
+        let wide = words.id_minus(0, count);
+        // See `Ring::origins`.
+        let origins = match text.arch().word {
+            Word::W64 => vec![(1 << 32) - count, wide],
+            Word::W32 => vec![wide],
+        };
+        let mut best = (0, Self { words, origin: wide, likely: 0..0 });
+        for origin in origins {
+            let any = Self { words, origin, likely: 0..Self::MOST };
+            let places = (0..text.data().len()).step_by(text.arch().word.bytes());
+            let mut seqs: Vec<u64> =
+                places.filter_map(|at| block_seq(text, at, |id| any.seq(id))).collect();
+            seqs.sort_unstable();
+            // The stretch of two rounds that holds most.
+            let mut from = seqs.iter().enumerate().peekable();
+            for (nth, last) in seqs.iter().enumerate() {
+                let first = last.saturating_sub(2 * count - 1);
+                while from.next_if(|(_, seq)| **seq < first).is_some() {}
+                let Some((oldest, start)) = from.peek() else { break };
+                let held = nth + 1 - oldest;
+                if held > best.0 {
+                    best = (held, Self { words, origin, likely: **start..last + 1 });
+                }
+            }
+        }
+        best.1
     }
 
-    /// See `Ring::origins` for what ids begin with. Numbers beyond some
-    /// millions are not believed, as they look like text.
     fn seq(&self, id: u64) -> Option<u64> {
-        const MOST: u64 = 1 << 24;
-        let wide = self.words.id_minus(id, self.words.id_minus(0, self.count));
-        let narrow = id.wrapping_sub((1 << 32) - self.count);
-        match self.word {
-            _ if id > self.words.id_mask => None,
-            _ if wide < MOST => Some(wide),
-            Word::W64 if narrow < MOST => Some(narrow),
-            _ => None,
-        }
+        let seq = self.words.id_minus(id, self.origin);
+        (id <= self.words.id_mask && self.likely.contains(&seq)).then_some(seq)
     }
 }
 
@@ -142,7 +175,6 @@ impl Numbering {
 /// text over its level prefix (two bytes: `KERN_SOH` and a digit), which
 /// leaves the last two bytes of what it moved standing behind it.
 fn likely_text(block: &[u8]) -> &[u8] {
-    let is_text = |byte: u8| byte >= b' ' || matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b);
     let end = block.iter().position(|&byte| !is_text(byte)).unwrap_or(block.len());
     let text = block.get(..end).unwrap_or_default();
     let Some(line) = text.strip_suffix(b"\n") else { return text };
@@ -150,4 +182,9 @@ fn likely_text(block: &[u8]) -> &[u8] {
         Some([a, b, c, d]) if (a, b) == (c, d) => line.get(..line.len() - 2).unwrap_or(line),
         _ => line,
     }
+}
+
+/// Bytes that kernels print; those of UTF-8 are.
+fn is_text(byte: u8) -> bool {
+    byte >= b' ' || matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b)
 }

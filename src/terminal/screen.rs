@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::{OutputFlags, tcgetattr};
 use nix::unistd::Pid;
 
 use crate::sys;
@@ -53,6 +54,22 @@ impl Destination {
             }
             _ => self.standard().is_some_and(is_terminal),
         }
+    }
+
+    /// Whether it is a terminal that does not return the carriage by itself
+    /// at the end of a line. QEMU leaves that on (`OPOST`), but it need not
+    /// be so.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        let modes = match self {
+            Self::StderrOf(process) => {
+                open_stderr_of(*process).ok().and_then(|file| tcgetattr(file).ok())
+            }
+            _ => self.standard().and_then(|fd| tcgetattr(sys::standard(fd)).ok()),
+        };
+        modes.is_some_and(|modes| {
+            !modes.output_flags.contains(OutputFlags::OPOST | OutputFlags::ONLCR)
+        })
     }
 
     /// Its width in columns, where it is a terminal that says.

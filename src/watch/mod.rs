@@ -9,6 +9,8 @@
 mod answer;
 mod desk;
 mod observer;
+mod sources;
 
 pub use desk::Desk;
-pub use observer::{Guest, Observer};
+pub use observer::Observer;
+pub use sources::Sources;

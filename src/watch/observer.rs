@@ -2,6 +2,7 @@
 //! log and output meet.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -9,13 +10,12 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use super::answer::{self, Candidate};
+use super::answer;
+use super::sources::Sources;
 use crate::cli::Options;
 use crate::guest::live::{LiveMemory, Scratch};
-use crate::guest::{Memory, ReadError};
-use crate::kernel::SourceError;
-use crate::kernel::elf::Elf;
-use crate::launch::{Channel, CommandLine};
+use crate::guest::{Cpu, Memory, ReadError, cpu};
+use crate::launch::Channel;
 use crate::monitor::{Monitor, Shared, StdioUse};
 use crate::report::{self, ColorChoice, Format, LineEnd, Report, Style, Verdict};
 use crate::terminal::Destination;
@@ -26,53 +26,6 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// How long the preparation waits for QEMU's machine to exist.
 const START: Duration = Duration::from_secs(2);
-
-/// The files that may hold the names of the guest's kernel.
-#[derive(Debug, Default)]
-pub struct Guest {
-    /// What the user named.
-    vmlinux: Option<PathBuf>,
-    /// What QEMU loads; opened before QEMU is started, as its name may be of
-    /// an inherited descriptor.
-    kernel: Option<(PathBuf, std::fs::File)>,
-}
-
-impl Guest {
-    /// The files that a command line and our options name.
-    #[must_use]
-    pub fn new(line: &CommandLine, options: &Options) -> Self {
-        let open = |path: &PathBuf| {
-            // A pipe's bytes are QEMU's; opening one might even wait.
-            let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-            let file = is_file.then(|| std::fs::File::open(path).ok()).flatten()?;
-            Some((path.clone(), file))
-        };
-        Self { vmlinux: options.vmlinux.clone(), kernel: line.kernel.as_ref().and_then(open) }
-    }
-
-    /// Ask each file for its names.
-    fn candidates(&self) -> Vec<Candidate> {
-        let mut candidates = Vec::new();
-        if let Some(path) = &self.vmlinux {
-            candidates.push(candidate(path.clone(), Elf::open(path)));
-        }
-        if let Some((path, file)) = &self.kernel {
-            let file = file.try_clone().map_err(SourceError::from);
-            let elf = file.and_then(|file| Elf::from_file(file, path.clone()));
-            candidates.push(candidate(path.clone(), elf));
-        }
-        candidates
-    }
-}
-
-fn candidate(path: PathBuf, elf: Result<Elf, SourceError>) -> Candidate {
-    let names = elf.and_then(|elf| elf.names());
-    match &names {
-        Ok(names) => trace!("{}: {} names", path.display(), names.symbols.len()),
-        Err(error) => trace!("{}: {error}", path.display()),
-    }
-    Candidate { path, names }
-}
 
 /// What leads to QEMU.
 struct Link {
@@ -85,8 +38,7 @@ struct Link {
 /// Answers questions about one guest.
 pub struct Observer {
     link: Result<Link, io::Error>,
-    guest: Guest,
-    candidates: Option<Vec<Candidate>>,
+    sources: Sources,
     stdio: Option<StdioUse>,
     color: ColorChoice,
     output: Option<PathBuf>,
@@ -98,7 +50,12 @@ pub struct Observer {
 impl Observer {
     /// An observer of the QEMU at the other end of `channel`.
     #[must_use]
-    pub fn new(guest: Guest, channel: io::Result<Channel>, qemu: Pid, options: &Options) -> Self {
+    pub fn new(
+        sources: Sources,
+        channel: io::Result<Channel>,
+        qemu: Pid,
+        options: &Options,
+    ) -> Self {
         let link = channel.and_then(|channel| {
             let socket = channel.monitor.try_clone()?;
             let monitor = Shared::new(Monitor::new(channel.monitor).map_err(io::Error::other)?);
@@ -108,8 +65,7 @@ impl Observer {
         });
         Self {
             link,
-            guest,
-            candidates: None,
+            sources,
             stdio: None,
             color: options.color,
             output: options.output.clone(),
@@ -140,7 +96,7 @@ impl Observer {
     /// Read the kernel's names and ask QEMU where its memory is, so that the
     /// answer is quick and does not hang on QEMU's cooperation later.
     pub fn prepare(&mut self) {
-        self.read_names();
+        self.sources.prepare();
         if let Ok(link) = &mut self.link {
             let deadline = Instant::now() + START;
             let mut monitor = link.monitor.lock();
@@ -150,12 +106,6 @@ impl Observer {
             link.memory.begin(PATIENCE);
             let mapped = ready.is_ok().then(|| link.memory.refresh());
             trace!("monitor {ready:?}, stdio {:?}, memory {mapped:?}", self.stdio);
-        }
-    }
-
-    fn read_names(&mut self) {
-        if self.candidates.is_none() {
-            self.candidates = Some(self.guest.candidates());
         }
     }
 
@@ -187,14 +137,14 @@ impl Observer {
             colour: report::wants_colour(self.color, terminal, environment),
             unicode: !terminal || report::wants_unicode(environment),
             terminal,
-            line_end: if terminal { LineEnd::CrLf } else { LineEnd::Lf },
+            line_end: if destination.is_raw() { LineEnd::CrLf } else { LineEnd::Lf },
             width: destination.columns().map(usize::from),
             caller: false,
         };
         let bytes = report::render(report, Format::Dmesg, style);
         if terminal {
             // Whatever stands unfinished on the guest's line keeps its line.
-            [b"\r\n", bytes.as_slice()].concat()
+            [style.line_end.bytes(), bytes.as_slice()].concat()
         } else {
             bytes
         }
@@ -203,7 +153,6 @@ impl Observer {
     /// Ask the guest.
     fn report(&mut self) -> Report {
         self.number += 1;
-        self.read_names();
         let mut report = self.ask().unwrap_or_else(Report::new);
         report.number = self.number;
         report
@@ -228,9 +177,17 @@ impl Observer {
                 "there is no kernel to look for (-M none?)",
             ));
         }
-        let candidates = self.candidates.as_deref().unwrap_or_default();
-        answer::consult(&link.memory, candidates).map_err(|error| unreadable(&error))
+        let guest = answer::Guest { memory: &link.memory, cpu: first_cpu(&link.monitor) };
+        let mut progress = |_, _| ControlFlow::Continue(());
+        answer::consult(&guest, &mut self.sources, &mut progress)
+            .map_err(|error| unreadable(&error))
     }
+}
+
+/// Where the guest's first processor is, if QEMU says so soon.
+fn first_cpu(monitor: &Shared) -> Option<Cpu> {
+    let text = monitor.lock().registers(Instant::now() + PATIENCE / 4).ok()?;
+    cpu::parse(&text).into_iter().next()
 }
 
 /// Guest memory could not be read: what to do about it.

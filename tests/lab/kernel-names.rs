@@ -3,45 +3,35 @@
 //! reading `.symtab` and `.strtab` costs.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use object::read::elf::{ElfFile64, FileHeader, SectionHeader};
+use object::read::elf::{FileHeader, SectionHeader};
 use object::{Endianness, ReadCache};
 use qemu_logbuf::kernel::elf::Elf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let path = PathBuf::from(std::env::args_os().nth(1).ok_or("kernel-names FILE")?);
-    let mut best = [Duration::MAX; 2];
-    let mut names = None;
-    let rounds = if std::env::var_os("ONCE").is_some() { 1 } else { 20 };
-    for _ in 0..rounds {
-        let start = Instant::now();
-        names = Some(Elf::open(&path)?.names()?);
-        best[0] = best[0].min(start.elapsed());
-    }
-    let peak = peak_resident()?;
-    let names = names.ok_or("no round")?;
-    for _ in 0..rounds {
-        let start = Instant::now();
-        let read = read_tables(&path)?;
-        best[1] = best[1].min(start.elapsed());
-        std::hint::black_box(read);
-    }
-    println!("{}: {:?}", names.source, names.arch);
-    println!("{}", String::from_utf8_lossy(names.banner.as_deref().unwrap_or_default()));
-    for (name, symbol) in &names.symbols {
-        println!("{:#018x} {:8} {name}", symbol.address, symbol.size);
-    }
-    println!(
-        "names {:?}, reading the two tables {:?}, ratio {:.2}",
-        best[0],
-        best[1],
-        best[0].as_secs_f64() / best[1].as_secs_f64()
-    );
-    println!("peak resident memory {peak} kB");
+    let mut args = std::env::args_os().skip(1);
+    let path = PathBuf::from(args.next().ok_or("kernel-names FILE [names|read|functions]")?);
+    let only = args.next().unwrap_or_default();
+    let rounds = args.next().and_then(|n| n.to_str()?.parse().ok()).unwrap_or(1);
     let start = Instant::now();
-    let functions = Elf::open(&path)?.functions()?;
-    println!("{functions:?} in {:?}, peak {} kB", start.elapsed(), peak_resident()?);
+    for _ in 0..rounds {
+        match only.to_str() {
+            Some("read") => _ = std::hint::black_box(read_tables(&path)?),
+            Some("functions") => _ = std::hint::black_box(Elf::open(&path)?.functions()?),
+            _ => _ = std::hint::black_box(Elf::open(&path)?.names()?),
+        }
+    }
+    let spent = start.elapsed();
+    if only.is_empty() {
+        let names = Elf::open(&path)?.names()?;
+        println!("{}: {:?}", names.source, names.arch);
+        println!("{}", String::from_utf8_lossy(names.banner.as_deref().unwrap_or_default()));
+        for (name, symbol) in &names.symbols {
+            println!("{:#018x} {:8} {name}", symbol.address, symbol.size);
+        }
+    }
+    println!("{} us each, peak resident {} kB", spent.as_micros() / rounds, peak_resident()?);
     Ok(())
 }
 
@@ -53,7 +43,6 @@ fn read_tables(path: &std::path::Path) -> Result<usize, Box<dyn std::error::Erro
     let mut read = 0;
     let header = object::elf::FileHeader64::<Endianness>::parse(&cache)?;
     let endian = header.endian()?;
-    let _: Option<ElfFile64<'_>> = None;
     for section in header.sections(endian, &cache)?.iter() {
         let kind = section.sh_type(endian);
         let symtab = kind == object::elf::SHT_SYMTAB;

@@ -2,8 +2,12 @@
 //!
 //! Skipped, and said so, where no `qemu-system-ppc64` is installed.
 
+mod places;
 mod qemu;
 
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -117,6 +121,40 @@ fn a_stopped_qemu_is_still_read_and_a_killed_one_is_gone() {
 }
 
 #[test]
+fn a_qemu_frozen_on_its_undrained_output_is_still_read() {
+    // Full from the start: the firmware's first character blocks QEMU.
+    let (unread, mut full) = UnixStream::pair().expect("a socket pair");
+    full.set_nonblocking(true).expect("a socket");
+    while full.write(&[b'x'; 4096]).is_ok() {}
+    full.set_nonblocking(false).expect("a socket");
+    let output = OwnedFd::from(full).into();
+    let Some(qemu) = Qemu::writing_to(output, &["-S", "-nographic", "-M", "pseries"]) else {
+        return;
+    };
+    let mut memory = qemu.memory();
+    memory.refresh().expect("a map");
+    let before = read(&memory, 0, 0x1000);
+    qemu.monitor.lock().execute("cont", None, soon()).expect("running");
+
+    let waited = Instant::now();
+    let frozen = || {
+        let asked = Instant::now() + Duration::from_millis(300);
+        qemu.monitor.lock().query_status(asked) == Err(Error::Silent)
+    };
+    while !frozen() {
+        assert!(waited.elapsed() < Duration::from_secs(60), "it does not freeze");
+    }
+    let begun = Instant::now();
+    memory.begin(Duration::from_millis(200));
+    assert!(matches!(memory.refresh(), Err(ReadError::Silent)));
+    assert_eq!(memory.reader(), Reader::Process);
+    let after = read(&memory, 0, 0x1000);
+    assert_eq!(after.len(), before.len());
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    drop(unread);
+}
+
+#[test]
 fn who_has_standard_input_is_told() {
     for (arguments, used) in [
         (&["-nographic"][..], StdioUse::Mux),
@@ -152,7 +190,8 @@ fn who_has_standard_input_is_told() {
 
 #[test]
 fn before_there_is_a_machine_qemu_refuses_and_later_does_not() {
-    let Some(mut qemu) = Qemu::plain(&["-display", "none", "-preconfig", "-S", "-M", "pseries"])
+    let Some(mut qemu) =
+        Qemu::plain(&["-display", "none", "-nodefaults", "-preconfig", "-S", "-M", "pseries"])
     else {
         return;
     };

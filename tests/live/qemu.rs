@@ -32,7 +32,12 @@ pub struct Qemu {
 impl Qemu {
     /// QEMU without guest bytes of ours; `None`, and said so, without a QEMU.
     pub fn plain(arguments: &[&str]) -> Option<Self> {
-        Self::start(arguments, None)
+        Self::start(arguments, None, Stdio::piped())
+    }
+
+    /// The same, with a standard output of the caller's.
+    pub fn writing_to(stdout: Stdio, arguments: &[&str]) -> Option<Self> {
+        Self::start(arguments, None, stdout)
     }
 
     /// QEMU without display or devices on its standard streams, and `bytes`
@@ -40,10 +45,10 @@ impl Qemu {
     pub fn with_bytes(arguments: &[&str], at: u64, bytes: &[u8]) -> Option<Self> {
         let arguments: Vec<&str> =
             ["-display", "none", "-nodefaults"].iter().chain(arguments).copied().collect();
-        Self::start(&arguments, Some((at, bytes)))
+        Self::start(&arguments, Some((at, bytes)), Stdio::piped())
     }
 
-    fn start(arguments: &[&str], bytes: Option<(u64, &[u8])>) -> Option<Self> {
+    fn start(arguments: &[&str], bytes: Option<(u64, &[u8])>, stdout: Stdio) -> Option<Self> {
         let program =
             std::env::var_os("QEMU_LOGBUF_TEST_QEMU").unwrap_or_else(|| "qemu-system-ppc64".into());
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
@@ -66,7 +71,7 @@ impl Qemu {
             let path = loaded.path().display();
             command.arg("-device").arg(format!("loader,file={path},addr={at:#x},force-raw=on"));
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         let inherit = move |fd: RawFd| -> std::io::Result<()> {
             // SAFETY: both descriptors are open in the parent until after the
             // spawn, and so in the child.

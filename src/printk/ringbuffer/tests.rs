@@ -65,6 +65,12 @@ fn line(nth: u64) -> Line {
     line
 }
 
+fn print_all(writer: &mut RingWriter, lines: &[Line]) {
+    for line in lines {
+        writer.print(line);
+    }
+}
+
 fn expected(seq: u64, line: &Line, state: State) -> Record {
     Record {
         seq,
@@ -87,22 +93,25 @@ fn lost(seq: u64, count: u64, why: Loss) -> Entry {
 }
 
 /// The log is `lines`, the first of which has sequence number `first`, but
-/// for those at the beginning that were overwritten. Returns how many.
+/// for those that were overwritten. Returns how many were.
 fn assert_log_is(log: &Log, first: u64, lines: &[Line]) -> u64 {
     assert_eq!(log.format, Format::Ringbuffer);
-    let records: Vec<&Record> = log.records().collect();
-    let gone = first + (lines.len() - records.len()) as u64;
-    for (nth, record) in records.iter().enumerate() {
-        let seq = gone + nth as u64;
-        assert_eq!(**record, expected(seq, &lines[(seq - first) as usize], State::Complete));
+    let mut next = 0;
+    for entry in &log.entries {
+        match entry {
+            Entry::Record(record) => {
+                let line = &lines[(next - first) as usize];
+                assert_eq!(*record, expected(next, line, State::Complete));
+                next += 1;
+            }
+            Entry::Lost { seq, count, why } => {
+                assert_eq!((*seq, *why), (next, Loss::Overwritten));
+                next += count;
+            }
+        }
     }
-    let lost_entries: Vec<&Entry> =
-        log.entries.iter().filter(|entry| matches!(entry, Entry::Lost { .. })).collect();
-    match gone {
-        0 => assert!(lost_entries.is_empty(), "{lost_entries:?}"),
-        _ => assert_eq!(lost_entries, [&lost(0, gone, Loss::Overwritten)]),
-    }
-    gone
+    assert_eq!(next, first + lines.len() as u64);
+    log.lost()
 }
 
 #[test]
@@ -131,6 +140,9 @@ fn every_layout_is_read_from_the_first_record_to_many_rounds() {
         for nth in 0..400 {
             lines.push(line(nth));
             writer.print(&lines[nth as usize]);
+            if nth > 8 && nth % 17 != 0 && nth < 398 {
+                continue;
+            }
             let image = writer.sheet.image();
             let view = writer.sheet.view(&image);
             let ring = Ring::open(&view, writer.prb()).expect("well-formed");
@@ -139,7 +151,7 @@ fn every_layout_is_read_from_the_first_record_to_many_rounds() {
             assert_eq!(ring.progress(&view).expect("readable").next_seq(), nth + 1, "{plan:?}");
             ring.vouch(&view).expect("sound");
         }
-        assert!((330..400).contains(&gone), "{gone} of 400 overwritten in {plan:?}");
+        assert_eq!(gone as usize, 400 - writer.live(), "{plan:?}");
     }
 }
 
@@ -151,9 +163,13 @@ fn a_block_that_fits_the_end_exactly_is_found_by_old_and_new_rule() {
         let mut lines = Vec::new();
         // Blocks of 64 bytes divide the ring evenly: each round, one ends
         // exactly where the ring does.
-        for nth in 0..200 {
+        for nth in 0..100 {
             lines.push(Line::new(format!("{nth:0width$}", width = 64 - w)));
             writer.print(&lines[nth]);
+            // Where the ring ends, and some time later.
+            if !(nth % 32 > 29 || nth % 32 < 3) {
+                continue;
+            }
             assert_log_is(&log_of(&writer), 0, &lines);
         }
     }
@@ -174,7 +190,7 @@ fn the_device_is_found_behind_the_execution_context() {
 fn a_hint_from_the_symbols_decides_the_stride() {
     let mut writer = RingWriter::new(RingPlan { info_stride: 112, ..RingPlan::SMALL });
     let lines: Vec<Line> = (0..30).map(line).collect();
-    lines.iter().for_each(|line| drop(writer.print(line)));
+    print_all(&mut writer, &lines);
     let image = writer.sheet.image();
     let view = writer.sheet.view(&image);
     let hints = RingHints { info_stride: Some(112) };
@@ -185,7 +201,7 @@ fn a_hint_from_the_symbols_decides_the_stride() {
 #[test]
 fn infos_of_a_stride_not_known_yet_are_read_without_device() {
     let mut writer = RingWriter::new(RingPlan { info_stride: 136, ..RingPlan::SMALL });
-    (0..30).for_each(|nth| drop(writer.print(&line(nth))));
+    print_all(&mut writer, &(0..30).map(line).collect::<Vec<_>>());
     let log = log_of(&writer);
     let records: Vec<&Record> = log.records().collect();
     assert_eq!(records.len(), 30);
@@ -198,7 +214,7 @@ fn a_sequence_counter_of_the_right_value_does_not_pass_for_the_size() {
     // last_finalized_seq of 6.9 is where a shorter header has size_bits.
     let mut writer = RingWriter::new(RingPlan { wide_ids: true, ..RingPlan::SMALL });
     let lines: Vec<Line> = (0..12).map(line).collect();
-    lines.iter().for_each(|line| drop(writer.print(line)));
+    print_all(&mut writer, &lines);
     let slot = writer.prb_at() + 5 * 8;
     assert_eq!(writer.sheet.number(slot, 4), 6 + 5);
     assert_log_is(&log_of(&writer), 0, &lines);
@@ -208,7 +224,7 @@ fn a_sequence_counter_of_the_right_value_does_not_pass_for_the_size() {
 fn an_open_line_is_shown_and_may_grow() {
     for plan in plans() {
         let mut writer = RingWriter::new(plan);
-        for round in 0..40 {
+        for round in 0..20 {
             let mut line = Line::new(format!("probing {round}"));
             let id = writer.commit(&line);
             let shown = log_of(&writer);
@@ -237,7 +253,7 @@ fn a_writer_that_hangs_is_shown_with_what_it_wrote() {
         let mut writer = RingWriter::new(plan);
         // Some rounds, so that every place holds an older record.
         let lines: Vec<Line> = (0..150).map(line).collect();
-        lines.iter().for_each(|line| drop(writer.print(line)));
+        print_all(&mut writer, &lines);
         let id = writer.reserve(20);
         assert_eq!(log_of(&writer).entries.last(), Some(&lost(150, 1, Loss::Reserved)), "{plan:?}");
         let half = Line::new("half a li");
@@ -249,7 +265,9 @@ fn a_writer_that_hangs_is_shown_with_what_it_wrote() {
         // Another CPU goes on meanwhile, a third hangs even earlier.
         writer.print(&line(151));
         writer.take_id_only();
-        let entries = log_of(&writer).entries;
+        let log = log_of(&writer);
+        assert_eq!(log.resume(), Some(150));
+        let entries = log.entries;
         assert_eq!(
             entries[entries.len() - 3..],
             [
@@ -304,7 +322,9 @@ fn numbers_go_on_where_ids_pass_zero() {
         let lines: Vec<Line> = (0..200).map(line).collect();
         for (nth, line) in lines.iter().enumerate() {
             writer.print(line);
-            assert_log_is(&log_of(&writer), first, &lines[..=nth]);
+            if nth % 64 < 3 || nth % 64 > 60 {
+                assert_log_is(&log_of(&writer), first, &lines[..=nth]);
+            }
         }
     }
 }
@@ -350,7 +370,7 @@ fn text_of_a_damaged_descriptor_is_salvaged_in_its_place() {
 fn when_no_descriptor_is_left_the_text_is_salvaged() {
     for plan in plans() {
         let mut writer = RingWriter::new(plan);
-        (0..10).for_each(|nth| drop(writer.print(&line(nth))));
+        print_all(&mut writer, &(0..10).map(line).collect::<Vec<_>>());
         let (descs, infos) = (writer.descs_at(), writer.infos_at());
         writer.sheet.bytes[descs..infos].fill(0xff);
         let log = log_of(&writer);
@@ -374,7 +394,7 @@ fn when_no_descriptor_is_left_the_text_is_salvaged() {
 fn text_positions_in_the_header_are_not_needed() {
     let mut writer = RingWriter::new(RingPlan::SMALL);
     let lines: Vec<Line> = (0..120).map(line).collect();
-    lines.iter().for_each(|line| drop(writer.print(line)));
+    print_all(&mut writer, &lines);
     let head_lpos = writer.prb_at() + 8 * 8;
     writer.sheet.put_word(head_lpos, 0x1234_5678_0000_0000);
     assert_log_is(&log_of(&writer), 0, &lines);
@@ -385,12 +405,12 @@ fn reading_on_gives_only_what_is_new() {
     for plan in plans() {
         let mut writer = RingWriter::new(plan);
         let lines: Vec<Line> = (0..100).map(line).collect();
-        lines.iter().for_each(|line| drop(writer.print(line)));
+        print_all(&mut writer, &lines);
         let image = writer.sheet.image();
         let view = writer.sheet.view(&image);
         let ring = Ring::open(&view, writer.prb()).expect("well-formed");
         let whole = ring.read(&view).expect("readable");
-        for seq in 0..=101 {
+        for seq in [0, 1, 2, 30, 50, 63, 64, 65, 80, 98, 99, 100, 101] {
             let tail = ring.read_from(&view, seq).expect("readable");
             let mut wanted: Vec<Entry> = Vec::new();
             for entry in &whole.entries {
@@ -492,10 +512,9 @@ fn a_guest_that_prints_while_it_is_read_never_shows_torn_text() {
         for plan in plans() {
             let mut writer = RingWriter::new(plan);
             let lines: Vec<Line> = (0..90).map(line).collect();
-            lines.iter().for_each(|line| drop(writer.print(line)));
-            let base = plan.base;
+            print_all(&mut writer, &lines);
             let running = Running {
-                ram: vec![base..base + writer.sheet.bytes.len() as u64],
+                ram: writer.sheet.image().ram().to_vec(),
                 writer: RefCell::new(writer),
                 lines: RefCell::new(lines),
                 reads: Cell::new(0),
@@ -507,7 +526,7 @@ fn a_guest_that_prints_while_it_is_read_never_shows_torn_text() {
             };
             let view = View::new(&running, plan.arch, rule);
             let ring = Ring::open(&view, prb).expect("well-formed");
-            for _ in 0..30 {
+            for _ in 0..10 {
                 let log = ring.read(&view).expect("readable");
                 let lines = running.lines.borrow();
                 let mut next = 0;
@@ -526,7 +545,7 @@ fn a_guest_that_prints_while_it_is_read_never_shows_torn_text() {
                         }
                     }
                 }
-                assert!(next > 90);
+                assert!(next >= 90);
             }
         }
     }
@@ -536,9 +555,9 @@ fn a_guest_that_prints_while_it_is_read_never_shows_torn_text() {
 fn a_read_of_a_quiet_ring_takes_a_handful_of_round_trips() {
     let mut writer = RingWriter::new(RingPlan::SMALL);
     let lines: Vec<Line> = (0..200).map(line).collect();
-    lines.iter().for_each(|line| drop(writer.print(line)));
+    print_all(&mut writer, &lines);
     let running = Running {
-        ram: vec![writer.sheet.base..writer.sheet.base + writer.sheet.bytes.len() as u64],
+        ram: writer.sheet.image().ram().to_vec(),
         writer: RefCell::new(writer),
         lines: RefCell::new(lines),
         reads: Cell::new(0),
@@ -636,8 +655,10 @@ proptest! {
         lines in prop::collection::vec(any_line(), 0..300),
     ) {
         let mut writer = RingWriter::new(plan);
-        lines.iter().for_each(|line| drop(writer.print(line)));
-        assert_log_is(&log_of(&writer), 0, &lines);
+        print_all(&mut writer, &lines);
+        let log = log_of(&writer);
+        assert_log_is(&log, 0, &lines);
+        prop_assert_eq!(log.records().count(), writer.live());
     }
 
     #[test]
@@ -648,7 +669,7 @@ proptest! {
         everywhere in any::<bool>(),
     ) {
         let mut writer = RingWriter::new(plan);
-        lines.iter().for_each(|line| drop(writer.print(line)));
+        print_all(&mut writer, &lines);
         let end = if everywhere { writer.sheet.bytes.len() } else { writer.infos_at() };
         for (place, value, size) in damage {
             let at = place.index(end - 8);

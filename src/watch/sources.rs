@@ -1,0 +1,68 @@
+//! Where the guest's kernel may have its names from: files, asked one after
+//! another and only as far as needed.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use crate::cli::Options;
+use crate::kernel::search::{Attempt, Request, Search};
+use crate::launch::CommandLine;
+use crate::trace;
+
+/// The files asked for names so far, and those yet to ask.
+#[derive(Debug)]
+pub struct Sources {
+    asked: Vec<Attempt>,
+    search: Search,
+    /// QEMU's kernel, where its name is of an inherited descriptor, which is
+    /// about to be closed.
+    _held: Option<File>,
+}
+
+impl Sources {
+    /// The files that a command line and our options lead to; none is opened
+    /// yet.
+    #[must_use]
+    pub fn new(line: &CommandLine, options: &Options) -> Self {
+        let mut request = Request {
+            given: options.vmlinux.clone(),
+            kernel: line.kernel.clone(),
+            ..Request::default()
+        };
+        let mut held = None;
+        if let Some(kernel) = &mut request.kernel {
+            // A pipe's bytes are QEMU's; opening one might even wait.
+            if !std::fs::metadata(&*kernel).is_ok_and(|metadata| metadata.is_file()) {
+                request.kernel = None;
+            } else if ["/proc/self/fd", "/dev/fd"].iter().any(|fds| kernel.starts_with(fds)) {
+                held = File::open(&*kernel).ok();
+                request.kernel =
+                    held.as_ref().map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()).into());
+            }
+        }
+        Self { asked: Vec::new(), search: Search::new(request), _held: held }
+    }
+
+    /// Ask files until one has names, so that they are at hand later, also if
+    /// a new build takes the file's place.
+    pub fn prepare(&mut self) {
+        let mut number = 0;
+        while self.get(number).is_some_and(|attempt| attempt.result.is_err()) {
+            number += 1;
+        }
+    }
+
+    /// What the file of that number gave; `None` after the last.
+    pub fn get(&mut self, number: usize) -> Option<&Attempt> {
+        while self.asked.len() <= number {
+            let attempt = self.search.next()?;
+            let path = attempt.path.display();
+            match &attempt.result {
+                Ok(candidate) => trace!("{path}: {} names", candidate.names.symbols.len()),
+                Err(error) => trace!("{path}: {error}"),
+            }
+            self.asked.push(attempt);
+        }
+        self.asked.get(number)
+    }
+}

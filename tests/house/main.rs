@@ -1,0 +1,128 @@
+//! The house rules that a compiler does not check: what is documented is
+//! there, what is there is documented, and what we depend on is permitted.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use qemu_logbuf::cli;
+
+/// Licences that a static binary under MIT or Apache-2.0 may hold.
+const PERMITTED: &[&str] = &[
+    "0BSD",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
+fn read(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The options of the program, such as `--logbuf-key`.
+fn options() -> BTreeSet<String> {
+    cli::command()
+        .get_arguments()
+        .filter_map(|argument| Some(format!("--{}", argument.get_long()?)))
+        .collect()
+}
+
+/// The words in a text that look like options of ours.
+fn mentioned(text: &str) -> BTreeSet<String> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '-';
+    text.match_indices("--logbuf-")
+        .map(|(at, _)| text[at..].chars().take_while(|c| is_name(*c)).collect::<String>())
+        .map(|name| name.trim_end_matches('-').to_owned())
+        .filter(|name| name != "--logbuf")
+        .collect()
+}
+
+#[test]
+fn the_manual_documents_every_option_and_no_other() {
+    let manual = read("man/qemu-logbuf.1");
+    let documented: BTreeSet<String> = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Fl -logbuf-"))
+        .map(|rest| format!("--logbuf-{}", rest.split(' ').next().unwrap_or_default()))
+        .collect();
+    assert_eq!(documented, options());
+}
+
+#[test]
+fn help_and_readme_speak_of_options_that_exist() {
+    assert_eq!(mentioned(&cli::help()), options());
+    // `--logbuf-x` stands for any of them.
+    let mut strange = mentioned(&read("README.md"));
+    strange.retain(|name| !options().contains(name) && name != "--logbuf-x");
+    assert!(strange.is_empty(), "{strange:?}");
+}
+
+#[test]
+fn the_manual_is_well_formed() {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/qemu-logbuf.1");
+    match Command::new("mandoc").args(["-Tlint", "-Wwarning"]).arg(manual).output() {
+        Ok(lint) => {
+            assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
+        }
+        Err(_) if std::env::var_os("CI").is_none() => eprintln!("skipped: no mandoc"),
+        Err(error) => panic!("mandoc: {error}; tests/run-all installs it"),
+    }
+}
+
+#[test]
+fn every_dependency_has_a_permissive_licence() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version=1", "--locked"])
+        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    assert!(packages.len() > 10);
+    for package in packages {
+        let licence = package["license"].as_str().unwrap_or("none");
+        let name = package["name"].as_str().unwrap_or_default();
+        assert!(is_permitted(licence), "{name} is under {licence}");
+    }
+}
+
+/// Whether an SPDX expression offers a choice of permitted licences.
+fn is_permitted(licence: &str) -> bool {
+    let plain = licence.replace(['(', ')'], "").replace('/', " OR ");
+    plain.split(" AND ").all(|part| part.split(" OR ").any(|name| PERMITTED.contains(&name.trim())))
+}
+
+#[test]
+fn only_sys_holds_unsafe_code() {
+    fn visit(folder: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                visit(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("text");
+                assert!(text.starts_with("//!"), "{} has no header", path.display());
+                let uses = text.lines().any(|line| line.trim_start().starts_with("unsafe "));
+                if uses || text.contains("unsafe {") {
+                    found.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+                }
+            }
+        }
+    }
+    let mut found = Vec::new();
+    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    assert_eq!(found, ["sys.rs"]);
+}
