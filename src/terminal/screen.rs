@@ -64,7 +64,12 @@ impl Destination {
     /// be so.
     #[must_use]
     pub fn is_raw(&self) -> bool {
-        let modes = self.standard().and_then(|fd| tcgetattr(sys::standard(fd)).ok());
+        let modes = match self {
+            Self::StderrOf(process) => {
+                open_stderr_of(*process).ok().and_then(|file| tcgetattr(file).ok())
+            }
+            _ => self.standard().and_then(|fd| tcgetattr(sys::standard(fd)).ok()),
+        };
         modes.is_some_and(|modes| {
             !modes.output_flags.contains(OutputFlags::OPOST | OutputFlags::ONLCR)
         })
