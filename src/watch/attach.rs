@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -153,9 +154,21 @@ fn seen_by(pid: i32, path: &Path) -> Vec<PathBuf> {
     }
     match path.strip_prefix("/") {
         // In a chroot or a mount namespace of its own it is another file.
-        Ok(below) => vec![process.join("root").join(below), path.to_owned()],
+        Ok(below) => {
+            let own = process.join("root").join(below);
+            if is_same(&own, path) {
+                return vec![path.to_owned()];
+            }
+            vec![own, path.to_owned()]
+        }
         Err(_) => vec![process.join("cwd").join(path)],
     }
+}
+
+/// Whether two paths lead to one file.
+fn is_same(a: &Path, b: &Path) -> bool {
+    let file = |path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    file(a).is_some() && file(a) == file(b)
 }
 
 /// The sockets on which QEMU, running as `pid`, takes QMP clients.
@@ -257,7 +270,10 @@ mod tests {
             let paths = seen_by(7, Path::new(name));
             paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(seen("/boot/vmlinux"), ["/proc/7/root/boot/vmlinux", "/boot/vmlinux"]);
+        let elsewhere = "/nonexistent/vmlinux";
+        assert_eq!(seen(elsewhere), ["/proc/7/root/nonexistent/vmlinux", elsewhere]);
+        let own = seen_by(std::process::id().cast_signed(), Path::new("/proc/version"));
+        assert_eq!(own, [Path::new("/proc/version")]);
         assert_eq!(seen("vmlinux"), ["/proc/7/cwd/vmlinux"]);
         assert_eq!(seen("/proc/self/fd/9"), ["/proc/7/fd/9"]);
     }

@@ -196,7 +196,12 @@ impl Observer {
         if let Some(cpu) = cpu {
             if self.places || !log {
                 let processors = Processors { monitor: &link.monitor, memory: &link.memory };
-                report.cpus = processors.lines(&answer.ground, !log);
+                let (lines, entered) = processors.lines(&answer.ground, !log);
+                report.cpus = lines;
+                if entered && matches!(report.verdict, Verdict::NotEntered { .. }) {
+                    // Still where it was loaded: in prom_init.
+                    report.verdict = Verdict::EnteredSilent { format: None };
+                }
             }
             if let (Verdict::NotEntered { detail }, []) = (&mut report.verdict, &*report.cpus) {
                 let more = if detail.is_empty() { "" } else { "; " };

@@ -127,14 +127,15 @@ pub(super) struct Processors<'a> {
 }
 
 impl Processors<'_> {
-    /// A line for each processor; none where QEMU does not tell.
-    pub(super) fn lines(&self, ground: &Ground, registers: bool) -> Vec<CpuLine> {
+    /// A line for each processor; none where QEMU does not tell. Whether one
+    /// of them is in the kernel, or in firmware that it called.
+    pub(super) fn lines(&self, ground: &Ground, registers: bool) -> (Vec<CpuLine>, bool) {
         let begun = Instant::now();
         let seen = match self.watch(ground) {
             Ok(seen) => seen,
             Err(error) => {
                 trace!("no registers: {error}");
-                return Vec::new();
+                return (Vec::new(), false);
             }
         };
         trace!("{} processors looked at in {:?}", seen.len(), begun.elapsed());
@@ -146,7 +147,8 @@ impl Processors<'_> {
         if let (Some(more), Some(last)) = (seen.len().checked_sub(LINES + 1), lines.last_mut()) {
             last.text.push_str(&format!(" (and {} more CPUs)", more + 1));
         }
-        lines
+        let entered = seen.iter().any(|(activity, sample)| is_in_kernel(*activity, sample));
+        (lines, entered)
     }
 
     fn watch(&self, ground: &Ground) -> Result<Vec<(Activity, Sample)>, monitor::Error> {
@@ -205,6 +207,16 @@ impl Processors<'_> {
 fn run(threads: &[CpuThread], cpu: &Cpu) -> Option<Duration> {
     let thread = threads.iter().find(|thread| thread.index == u64::from(cpu.index))?;
     cpu::run_time(thread.thread)
+}
+
+/// Whether a processor is in the kernel's code, or on its way back to it.
+fn is_in_kernel(activity: Activity, sample: &Sample) -> bool {
+    let frames = match activity {
+        Activity::NotStarted | Activity::User => return false,
+        Activity::Firmware => sample.trace.frames.get(1..).unwrap_or_default(),
+        _ => sample.trace.frames.as_slice(),
+    };
+    frames.iter().any(|frame| frame.reliable && frame.name.is_some())
 }
 
 fn line(activity: Activity, sample: &Sample, registers: bool) -> CpuLine {

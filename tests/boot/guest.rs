@@ -115,12 +115,11 @@ fn read(path: &Path) -> String {
 }
 
 /// Whether a report has come to its end: the closing line, or the one line of
-/// a diagnosis.
+/// a failure.
 fn is_whole(report: &str) -> bool {
     let ours = || report.lines().filter(|line| line.contains("qemu-logbuf"));
-    let is_log = ours().any(|line| line.contains(" record"));
     report.ends_with('\n')
-        && if is_log {
+        && if ours().any(|line| line.contains("────") || line.contains("----")) {
             ours().any(|line| line.contains("end of report"))
         } else {
             ours().count() > 0

@@ -1,8 +1,10 @@
 //! Real kernels under real QEMU: a hang, the key or the signal, and the log,
 //! held against what the same kernel prints by itself.
 
+mod attach;
 mod guest;
 mod lab;
+mod places;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -83,7 +85,14 @@ fn the_key_shows_the_log_in_the_terminal_and_leaves_it_as_it_was() {
     terminal.expect("switch between console and monitor");
     terminal.type_keys(b"\x01c");
     terminal.expect("(qemu)");
-    let report = terminal.press_until(b"\x01l", "Hardware name");
+    // Asked again it says what is new, and another key shows all.
+    let report = terminal.press_until(b"\x01l", "nothing new since #");
+    assert!(report.contains("Ctrl-a a shows all of the log"), "{report:?}");
+    assert!(!report.contains("Hardware name"), "{report:?}");
+    let report = terminal.press_until(b"\x01w", "where the CPUs are");
+    assert!(report.contains("register_early_udbg_console+0x8"), "{report:?}");
+    assert!(report.contains("GPR00 ") && report.contains("NIP c000"), "{report:?}");
+    let report = terminal.press_until(b"\x01a", "Hardware name");
     assert!(report.contains("qemu-logbuf #"), "{report:?}");
     terminal.type_keys(b"\x01x");
     assert_eq!(terminal.wait(), Some(0));
