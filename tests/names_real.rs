@@ -8,15 +8,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::io::Read;
 use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use flate2::Compression;
 use object::{Object, ObjectSymbol, SymbolKind};
 use qemu_logbuf::guest::{AddressRule, Image, Memory, ReadError};
 use qemu_logbuf::kernel::elf::Elf;
+use qemu_logbuf::kernel::image::Kernel;
 use qemu_logbuf::kernel::kallsyms::{self, Kallsyms};
-use qemu_logbuf::kernel::{Identity, identify, identity};
+use qemu_logbuf::kernel::{Identity, Input, identify, identity};
 
 fn listed(variable: &str, what: &str) -> Vec<String> {
     let list = std::env::var(variable).unwrap_or_default();
@@ -165,6 +169,36 @@ fn kallsyms_in_the_image_agrees_with_the_symbol_table() {
         }
         let functions = kallsyms.functions();
         assert!(functions.len() > 5000, "{functions:?}");
+    }
+}
+
+/// The file without its section headers, as a stripped kernel: what is loaded
+/// is the same.
+fn stripped(path: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(path).expect("a kernel");
+    // e_shoff and, past e_shentsize, e_shnum and e_shstrndx.
+    let (offset, numbers) = if bytes[4] == 2 { (40..48, 60..64) } else { (32..36, 48..52) };
+    bytes[offset].fill(0);
+    bytes[numbers].fill(0);
+    bytes
+}
+
+#[test]
+fn a_packed_and_stripped_kernel_gives_the_names_of_its_kallsyms() {
+    for path in kernels() {
+        let mut packed = Vec::new();
+        let bytes = stripped(&path);
+        let mut packer = flate2::read::GzEncoder::new(bytes.as_slice(), Compression::fast());
+        packer.read_to_end(&mut packed).expect("packed");
+        let start = std::time::Instant::now();
+        let kernel = Kernel::open(Input::Bytes(Arc::new(packed)), path.clone()).expect("a kernel");
+        let opened = start.elapsed();
+        let names = kernel.names().expect("names");
+        println!("{}: {} names, {opened:?} to unpack", path.display(), names.symbols.len());
+        compare(&kernel.kallsyms().expect("kallsyms"), &oracle(&path));
+        let elf = Elf::open(&path).expect("an ELF file");
+        assert_eq!(kernel.build_id(), elf.build_id());
+        assert_eq!(kernel.banner().expect("readable"), elf.names().expect("names").banner);
     }
 }
 

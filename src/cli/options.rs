@@ -36,6 +36,8 @@ pub struct Options {
     /// The file that reports go to, instead of terminal or stderr; may hold
     /// `{pid}` and `{n}`.
     pub output: Option<PathBuf>,
+    /// QEMU is to have the process id that it was called by.
+    pub same_pid: bool,
     /// How reports are written.
     pub format: Format,
     /// Which records they show.
@@ -57,6 +59,7 @@ impl Default for Options {
             format: Format::default(),
             show: Show::default(),
             places: true,
+            same_pid: false,
             debug: None,
         }
     }
@@ -132,6 +135,12 @@ pub fn request(
             _ => ColorChoice::Auto,
         };
     }
+    options.same_pid = matches.get_flag("same-pid");
+    if !options.same_pid
+        && let Some(text) = environment(&variable("same-pid"))
+    {
+        options.same_pid = switch(&variable("same-pid"), &text)?;
+    }
     if let Some((blame, text)) = value("format") {
         let name = choice("format", &blame, &text)?;
         let known = Format::NAMES.iter().find(|(known, _)| *known == name);
@@ -158,6 +167,18 @@ pub fn request(
         (None, Some(file)) => Request::Read(file, options),
         (None, None) => Request::Run(options),
     })
+}
+
+/// What a variable that stands for a flag says.
+fn switch(blame: &str, text: &OsStr) -> Result<bool, UsageError> {
+    match text.to_str() {
+        Some("1" | "yes" | "on" | "true") => Ok(true),
+        Some("" | "0" | "no" | "off" | "false") => Ok(false),
+        _ => Err(UsageError(format!(
+            "bad value '{}' for {blame}; did you mean 1? It may be 1 or 0",
+            text.to_string_lossy()
+        ))),
+    }
 }
 
 /// One of the few values that a word may have.
@@ -277,15 +298,21 @@ mod tests {
             read(&["--logbuf-color=alway"], &[]),
             Err("bad value 'alway' for --logbuf-color; did you mean always? It may be auto, always, never".to_owned())
         );
-        assert!(
-            read(&[], &[("QEMU_LOGBUF_KEY", "q")])
-                .is_err_and(|error| error.contains("QEMU_LOGBUF_KEY"))
-        );
+        let bad_key = read(&[], &[("QEMU_LOGBUF_KEY", "q")]);
+        assert!(bad_key.is_err_and(|error| error.contains("QEMU_LOGBUF_KEY")));
         assert_eq!(
             read(&["--logbuf-vmlinux"], &[]),
             Err("--logbuf-vmlinux needs a value: --logbuf-vmlinux=FILE".to_owned())
         );
         assert_eq!(read(&["--logbuf-help=x"], &[]), Err("--logbuf-help takes no value".to_owned()));
+    }
+
+    #[test]
+    fn a_flag_has_a_twin_too() {
+        assert!(run(&["--logbuf-same-pid"], &[("QEMU_LOGBUF_SAME_PID", "0")]).same_pid);
+        assert!(run(&[], &[("QEMU_LOGBUF_SAME_PID", "1")]).same_pid);
+        assert!(!run(&[], &[("QEMU_LOGBUF_SAME_PID", "")]).same_pid);
+        assert!(read(&[], &[("QEMU_LOGBUF_SAME_PID", "maybe")]).is_err());
     }
 
     #[test]

@@ -76,6 +76,11 @@ pub(super) const WORDS: &[Word] = &[
     ),
     one_of("logbuf-where", "WHEN", &["on", "off"], "where each CPU is, under the log [on]"),
     word(
+        "logbuf-same-pid",
+        None,
+        "let QEMU have the process id (for libvirt and the like): no key, only SIGUSR1",
+    ),
+    word(
         "logbuf-attach",
         Some("SOCKET|PID"),
         "report on a QEMU that runs already, by its QMP socket, and end",

@@ -300,8 +300,8 @@ impl Elf {
             }
         }
         let sections = header.section_headers(endian, &cache).map_err(malformed)?;
-        let names = header.shstrndx(endian, &cache).map_err(malformed)? as usize;
-        let names = sections.get(names).and_then(|section| {
+        let names = header.shstrndx(endian, &cache).ok();
+        let names = names.and_then(|names| sections.get(names as usize)).and_then(|section| {
             // Fetched in one piece: `object` would fetch each name alone.
             let size: u64 = section.sh_size(endian).into();
             (size <= MOST_SECTION_NAMES).then(|| section.data(endian, &cache).ok()).flatten()

@@ -4,6 +4,7 @@
 
 mod channel;
 mod command_line;
+mod companion;
 mod end;
 mod find;
 mod session;
@@ -116,6 +117,9 @@ pub fn run(
     if line.daemonize {
         return Err(become_qemu(&qemu, words, inheritance));
     }
+    if options.same_pid || line.libvirt {
+        return companion::start(&qemu, words, &line, &inheritance, &options);
+    }
     start(&qemu, words, &line, inheritance, options, keys)
 }
 
@@ -133,6 +137,15 @@ fn become_qemu(qemu: &Qemu, words: &[OsString], inheritance: Inheritance) -> Lau
     LaunchError::Exec(qemu.path.clone().into(), command.exec())
 }
 
+/// QEMU follows its parent, and that is us: so we follow ours.
+fn follow(parent: Pid) {
+    let term = nix::sys::signal::Signal::SIGTERM;
+    let _ = nix::sys::prctl::set_pdeathsig(term);
+    if nix::unistd::getppid() != parent {
+        let _ = nix::sys::signal::raise(term);
+    }
+}
+
 /// Start QEMU as our child and stay until it ends.
 fn start(
     qemu: &Qemu,
@@ -142,7 +155,8 @@ fn start(
     options: Options,
     keys: Keys,
 ) -> Result<End, LaunchError> {
-    let signals = Signals::catch()?;
+    let parent = nix::unistd::getppid();
+    let held = sys::hold_signals()?;
     let modes = Modes::note();
     let on_terminal = inheritance.was_open(0) && is_terminal(0);
     let relay = on_terminal.then(|| Relay::open(line.reads_stdin_unseen)).and_then(Result::ok);
@@ -170,10 +184,11 @@ fn start(
     drop(command);
     let pid = Pid::from_raw(child.id().try_into().unwrap_or(0));
     crate::trace!("QEMU runs as {pid}");
+    let signals = Signals::catch()?;
+    held.release(signals::NEEDED)?;
     inheritance.close_descriptors();
     if line.exit_with_parent {
-        // QEMU follows its parent, and that is us: so we follow ours.
-        let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM);
+        follow(parent);
     }
     // So that `pkill -USR1 qemu-logbuf` works whatever the link is called.
     let _ = nix::sys::prctl::set_name(c"qemu-logbuf");

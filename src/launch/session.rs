@@ -16,8 +16,9 @@ use crate::sys;
 use crate::terminal::{Action, Destination, Keys, Relay};
 use crate::watch::{Desk, Question, Subject};
 
-/// How often to look whether QEMU has read what came before an end of file.
-const END_OF_FILE_RETRY: Duration = Duration::from_millis(5);
+/// How often to look whether QEMU has read what came before, where the kernel
+/// does not tell: at the end of a file, and within a paste of many lines.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// A running QEMU and what we hold of it.
 pub struct Session {
@@ -57,6 +58,9 @@ impl Session {
                 && let Some(end) = self.take_signals()
             {
                 self.desk.finish();
+                if let Some(relay) = self.relay {
+                    relay.give_back();
+                }
                 return Ok(end);
             }
             self.take_terminal(woken);
@@ -111,7 +115,11 @@ impl Session {
     /// How long to sleep at most: for ever, but for a key that is held back
     /// or an end of file that waits.
     fn timeout(&self) -> PollTimeout {
-        let end = self.relay.as_ref().is_some_and(Relay::ends).then_some(END_OF_FILE_RETRY);
+        let end = self
+            .relay
+            .as_ref()
+            .is_some_and(|relay| relay.ends() || relay.is_behind())
+            .then_some(RETRY);
         let held = self.keys.deadline().map(|at| at.saturating_duration_since(Instant::now()));
         match (end, held) {
             (Some(wait), None) | (None, Some(wait)) => rounded_up(wait),
@@ -157,7 +165,7 @@ impl Session {
         if woken.packets {
             relay.take_packets();
         }
-        if woken.room {
+        if woken.room || relay.is_behind() {
             relay.flush();
         }
         relay.flush_end();

@@ -444,7 +444,8 @@ proptest! {
         prop_assert_eq!(lines.len(), report.entries().len() + 1);
         for (line, entry) in lines.iter().zip(report.entries()) {
             let Entry::Record(record) = entry else { continue };
-            prop_assert_eq!(line["text"].as_str(), Some(&*String::from_utf8_lossy(&record.text)));
+            let text = String::from_utf8_lossy(&record.text);
+            prop_assert_eq!(line["text"].as_str(), Some(&*text));
             match std::str::from_utf8(&record.text) {
                 Ok(_) => prop_assert!(line.get("bytes").is_none()),
                 Err(_) => {
