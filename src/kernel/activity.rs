@@ -480,6 +480,8 @@ mod tests {
         sample.cpu.nip = 0x1_0000;
         sample.cpu.msr = 1 << 63;
         assert_eq!(line(&sample, Activity::Loop), "CPU 1 spinning in real mode in f+0x8 ← g+0x8");
+        assert_eq!(line(&sample, Activity::Firmware), "CPU 1 in firmware at 0x10000 ← g+0x8");
+        sample.trace.frames[1].reliable = false;
         assert_eq!(line(&sample, Activity::Firmware), "CPU 1 in firmware at 0x10000");
     }
 }
