@@ -153,6 +153,14 @@ impl Observer {
             let whole = report.clone();
             if question.subject == Subject::News {
                 self.history.narrow(&mut report);
+                // A guest that hangs says nothing new: asked again, it is the
+                // log that is wanted.
+                if let (Scope::New(since), Some([])) =
+                    (report.scope, report.log().map(|log| log.entries.as_slice()))
+                {
+                    report = whole.clone();
+                    report.notes.push(format!("nothing is new since report #{since}"));
+                }
             }
             self.history.note(&whole);
         }
