@@ -151,6 +151,7 @@ fn sequence(bytes: Bytes<'_>, layout: &Layout, flags: u16, next: u64) -> Option<
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use std::collections::BTreeMap;
 
