@@ -16,7 +16,9 @@ use crate::kernel::console::{Printed, printed};
 use crate::kernel::identity::{REACH, each_banner, usual_rule};
 use crate::kernel::scan::{self, Progress, scan};
 use crate::kernel::search::{Attempt, Role};
-use crate::kernel::{Identity, Names, Source, banner, identify, kallsyms, locate, open_found};
+use crate::kernel::{
+    Identity, LocateError, Names, Source, banner, identify, kallsyms, locate, open_found,
+};
 use crate::printk::{self, LogBuffer, salvage};
 use crate::report::{Report, Scope, Verdict};
 
@@ -77,6 +79,13 @@ pub(super) fn consult(
             }
         };
         let names = &candidate.names;
+        if locate_name(names).is_none() {
+            // Functions alone (kallsyms without CONFIG_KALLSYMS_ALL).
+            if *role == Role::Given {
+                warnings.push(format!("{}: {}", path.display(), LocateError::NoName));
+            }
+            continue;
+        }
         let arch = names.arch.unwrap_or(Arch::PPC64LE);
         let code = Code::File(Box::new(candidate.clone()));
         match guest.by_names(arch, path, names, code)? {
