@@ -77,6 +77,15 @@ pub(super) fn consult(
             }
         };
         let names = &candidate.names;
+        if locate_name(names).is_none() && names.address("linux_banner").is_none() {
+            // Of functions only (kallsyms without CONFIG_KALLSYMS_ALL): they
+            // lead neither to the log nor to the guest's identity. The guest
+            // has the same in its memory.
+            if *role == Role::Given {
+                warnings.push(format!("{} names functions only", path.display()));
+            }
+            continue;
+        }
         let arch = names.arch.unwrap_or(Arch::PPC64LE);
         let code = Code::File(Box::new(candidate.clone()));
         match guest.by_names(arch, path, names, code)? {
