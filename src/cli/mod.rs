@@ -5,11 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+mod events;
 mod key;
 mod options;
 mod split;
 mod words;
 
+pub use events::{Events, Follow};
 pub use key::{KeyChoice, KeySequence, QEMU_KEYS};
 pub use options::{Options, Request, Show, UsageError, request};
 pub use split::{Words, split};

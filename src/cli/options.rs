@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::events::{Events, Follow};
 use super::key::KeyChoice;
 use super::words::{WORDS, Word, command, variable};
 
@@ -36,6 +37,15 @@ pub struct Options {
     /// The file that reports go to, instead of terminal or stderr; may hold
     /// `{pid}` and `{n}`.
     pub output: Option<PathBuf>,
+    /// What is reported without being asked about.
+    pub on: Events,
+    /// What QEMU is ended on, once it is reported.
+    pub stop_on: Events,
+    /// What the log is to say for QEMU to be ended as a success: a regular
+    /// expression that has been tried.
+    pub expect: Option<String>,
+    /// Which records are shown as they are printed.
+    pub follow: Option<Follow>,
     /// QEMU is to have the process id that it was called by.
     pub same_pid: bool,
     /// How reports are written.
@@ -60,6 +70,10 @@ impl Default for Options {
             show: Show::default(),
             places: true,
             same_pid: false,
+            on: Events::default(),
+            stop_on: Events::default(),
+            expect: None,
+            follow: None,
             debug: None,
         }
     }
@@ -133,6 +147,28 @@ pub fn request(
             "always" => ColorChoice::Always,
             "never" => ColorChoice::Never,
             _ => ColorChoice::Auto,
+        };
+    }
+    let events = |name: &str, parse: fn(&str) -> Result<Events, String>| {
+        value(name).map_or(Ok(Events::default()), |(blame, text)| {
+            parse(&text.to_string_lossy())
+                .map_err(|why| UsageError(format!("bad value for {blame}: {why}")))
+        })
+    };
+    options.on = events("on", Events::parse)?;
+    options.stop_on = events("stop-on", Events::parse_stops)?;
+    if let Some((blame, text)) = value("expect") {
+        let text = text.to_string_lossy().into_owned();
+        if let Err(why) = regex_lite::Regex::new(&text) {
+            return Err(UsageError(format!("bad value for {blame}: {why}")));
+        }
+        options.expect = Some(text).filter(|text| !text.is_empty());
+    }
+    if let Some((blame, text)) = value("follow") {
+        options.follow = match choice("follow", &blame, &text)? {
+            "all" => Some(Follow::All),
+            "console" => Some(Follow::Console),
+            _ => None,
         };
     }
     options.same_pid = matches.get_flag("same-pid");
@@ -308,6 +344,25 @@ mod tests {
     }
 
     #[test]
+    fn events_texts_and_following_are_read_and_refused_by_name() {
+        let options = run(
+            &["--logbuf-on=stall:5,exit", "--logbuf-follow", "--logbuf-expect=^Run /init"],
+            &[("QEMU_LOGBUF_STOP_ON", "panic,reset"), ("QEMU_LOGBUF_ON", "panic")],
+        );
+        assert_eq!(options.on.stall, Some(std::time::Duration::from_secs(5)));
+        assert!(!options.on.panic && options.stop_on.panic && options.stop_on.reset);
+        assert_eq!(options.follow, Some(Follow::Console));
+        assert_eq!(options.expect.as_deref(), Some("^Run /init"));
+        assert_eq!(run(&["--logbuf-follow=all"], &[]).follow, Some(Follow::All));
+        assert_eq!(run(&["--logbuf-follow=off"], &[("QEMU_LOGBUF_FOLLOW", "all")]).follow, None);
+        assert!(run(&["--logbuf-on="], &[("QEMU_LOGBUF_ON", "panic")]).on.is_empty());
+        let refused = |word: &str| read(&[word], &[]).expect_err(word);
+        assert!(refused("--logbuf-on=panik").contains("--logbuf-on: there is no event 'panik'"));
+        assert!(refused("--logbuf-stop-on=exit").contains("by itself"));
+        assert!(refused("--logbuf-expect=(").contains("--logbuf-expect"));
+    }
+
+    #[test]
     fn a_flag_has_a_twin_too() {
         assert!(run(&["--logbuf-same-pid"], &[("QEMU_LOGBUF_SAME_PID", "0")]).same_pid);
         assert!(run(&[], &[("QEMU_LOGBUF_SAME_PID", "1")]).same_pid);
@@ -322,10 +377,8 @@ mod tests {
         let other =
             run(&["--logbuf-format=json", "--logbuf-where=off"], &[("QEMU_LOGBUF_SHOW", "unseen")]);
         assert_eq!((other.format, other.show, other.places), (Format::Json, Show::Unseen, false));
-        assert!(
-            read(&["--logbuf-format=xml"], &[])
-                .is_err_and(|error| error.contains("dmesg, json, raw"))
-        );
+        let refused = read(&["--logbuf-format=xml"], &[]).expect_err("no format");
+        assert!(refused.contains("dmesg, json, raw"));
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub(super) struct Word {
     long: &'static str,
     /// What stands for its value in the help; `None` for a flag.
     pub value: Option<&'static str>,
+    /// The value it has where none is given; `None` where one must be.
+    pub default: Option<&'static str>,
     /// The values it may have, where they are few.
     pub choices: &'static [&'static str],
     /// One line of help.
@@ -25,7 +27,7 @@ impl Word {
 }
 
 const fn word(long: &'static str, value: Option<&'static str>, help: &'static str) -> Word {
-    Word { long, value, choices: &[], help }
+    Word { long, value, default: None, choices: &[], help }
 }
 
 /// A word with few values.
@@ -54,6 +56,7 @@ pub(super) const WORDS: &[Word] = &[
     Word {
         long: "logbuf-color",
         value: Some("WHEN"),
+        default: None,
         choices: &["auto", "always", "never"],
         help: "colours: auto, always, never [auto]",
     },
@@ -74,6 +77,28 @@ pub(super) const WORDS: &[Word] = &[
         &["all", "unseen"],
         "all records, or those that no console has printed [all]",
     ),
+    word(
+        "logbuf-on",
+        Some("EVENT,..."),
+        "report by itself on stall[:SECONDS], panic, reset, shutdown, exit",
+    ),
+    word(
+        "logbuf-stop-on",
+        Some("EVENT,..."),
+        "report and end QEMU: exit status 124 for stall[:SECONDS], 123 panic, 122 reset",
+    ),
+    word(
+        "logbuf-expect",
+        Some("REGEX"),
+        "end QEMU with status 0 once the log says REGEX; 121 where it never does",
+    ),
+    Word {
+        long: "logbuf-follow",
+        value: Some("WHAT"),
+        default: Some("console"),
+        choices: &["console", "all", "off"],
+        help: "show records as they are printed: console (until the kernel has one), all [console]",
+    },
     one_of("logbuf-where", "WHEN", &["on", "off"], "where each CPU is, under the log [on]"),
     word(
         "logbuf-same-pid",
@@ -118,6 +143,10 @@ pub fn command() -> Command {
                 .require_equals(true)
                 .value_parser(clap::value_parser!(std::ffi::OsString)),
         };
+        let arg = match word.default {
+            None => arg,
+            Some(default) => arg.num_args(0..=1).default_missing_value(default),
+        };
         command = command.arg(arg);
     }
     command
@@ -141,6 +170,7 @@ While the guest runs or hangs: press Ctrl-a l, or run pkill -USR1 qemu-logbuf
 ",
     );
     let head = |word: &Word| match word.value {
+        Some(value) if word.default.is_some() => format!("--{}[={value}]", word.long),
         Some(value) => format!("--{}={value}", word.long),
         None => format!("--{}", word.long),
     };

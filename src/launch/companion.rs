@@ -28,7 +28,7 @@ use super::{CommandLine, LaunchError};
 use crate::cli::Options;
 use crate::sys::{self, Child, Detached, Inheritance};
 use crate::terminal::Destination;
-use crate::watch::{Desk, Observer, Question, Sources, Subject};
+use crate::watch::{Desk, Observer, Plan, Question, Sources, Subject};
 
 /// Let QEMU take our place, with a companion beside it. Returns in the
 /// companion, once QEMU has ended, and where QEMU could not be executed.
@@ -86,7 +86,8 @@ fn accompany(
     SigSet::empty().thread_set_mask()?;
     crate::trace!("companion of {qemu}");
     let observer = Observer::new(Sources::new(&line, &options), Ok(channel), qemu, &options);
-    let mut desk = Desk::open(observer)?;
+    let plan = Plan::new(&options).at(Destination::StderrOf(qemu));
+    let mut desk = Desk::open(observer, plan)?;
     loop {
         let [asked, ended, done, monitor] = {
             let mut fds = vec![
@@ -115,7 +116,8 @@ fn accompany(
             desk.drain_monitor();
         }
         if ended {
-            desk.finish();
+            // The status is QEMU's: nobody waits for us.
+            let _ = desk.finish(false);
             return Ok(());
         }
     }

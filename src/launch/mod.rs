@@ -26,7 +26,7 @@ pub use find::{NotFound, Qemu, find};
 use crate::cli::{KeySequence, Options, QEMU_KEYS};
 use crate::sys::{self, Child, Inheritance};
 use crate::terminal::{Keys, Modes, Relay, is_terminal};
-use crate::watch::{Desk, Observer, Sources};
+use crate::watch::{Desk, Observer, Plan, Sources};
 
 use session::Session;
 use signals::Signals;
@@ -115,6 +115,11 @@ pub fn run(
         return Err(LaunchError::Key(key));
     }
     if line.daemonize {
+        if !Plan::new(&options).is_idle() {
+            eprintln!(
+                "qemu-logbuf: with -daemonize nobody stays to look out for events; leave out -daemonize, or the --logbuf options"
+            );
+        }
         return Err(become_qemu(&qemu, words, inheritance));
     }
     if options.same_pid || line.libvirt {
@@ -194,7 +199,8 @@ fn start(
     let _ = nix::sys::prctl::set_name(c"qemu-logbuf");
 
     let observer = Observer::new(sources, channel, pid, &options);
-    let session = Session { qemu: pid, signals, relay, keys, desk: Desk::open(observer)? };
+    let desk = Desk::open(observer, Plan::new(&options))?;
+    let session = Session { qemu: pid, signals, relay, keys, desk };
     let end = session.run();
     modes.restore();
     Ok(end?)

@@ -57,11 +57,11 @@ impl Session {
             if woken.signals
                 && let Some(end) = self.take_signals()
             {
-                self.desk.finish();
+                let verdict = self.desk.finish(end == End::Exited(0));
                 if let Some(relay) = self.relay {
                     relay.give_back();
                 }
-                return Ok(end);
+                return Ok(verdict.map_or(end, End::Exited));
             }
             self.take_terminal(woken);
             if woken.desk {
@@ -179,7 +179,10 @@ impl Session {
                             Action::Report => Subject::News,
                             Action::All => Subject::All,
                             Action::Where => Subject::Places,
-                            Action::Follow => continue,
+                            Action::Follow => {
+                                self.desk.toggle_follow(Destination::Terminal);
+                                continue;
+                            }
                         };
                         let destination = Destination::Terminal;
                         let for_all = self.keys.for_all();

@@ -44,7 +44,8 @@ impl Formatter for Dmesg<'_> {
     fn head(&self, out: &mut Vec<u8>) {
         if let Verdict::Failed { what, remedy } = &self.report.verdict {
             self.push_warnings(out);
-            self.push_line(out, &self.palette.strong, &format!("qemu-logbuf: {what}; {remedy}"));
+            let line = format!("qemu-logbuf: {}{what}; {remedy}", self.trigger());
+            self.push_line(out, &self.palette.strong, &line);
             return;
         }
         self.push_header(out);
@@ -85,9 +86,10 @@ impl Dmesg<'_> {
     /// what matters.
     fn push_header(&self, out: &mut Vec<u8>) {
         let report = self.report;
+        let subject = format!("{}{}", self.trigger(), self.subject());
         let mut facts = vec![match report.number {
-            0 | 1 => format!("──── qemu-logbuf: {}", self.subject()),
-            number => format!("──── qemu-logbuf #{number}: {}", self.subject()),
+            0 | 1 => format!("──── qemu-logbuf: {subject}"),
+            number => format!("──── qemu-logbuf #{number}: {subject}"),
         }];
         if let Verdict::NotEntered { detail } = &report.verdict {
             facts.extend(Some(detail.clone()).filter(|detail| !detail.is_empty()));
@@ -103,6 +105,11 @@ impl Dmesg<'_> {
         facts.extend(Some(kind.join(", ")).filter(|kind| !kind.is_empty()));
         facts.extend(report.source.as_ref().map(ToString::to_string));
         self.push_facts(out, &self.palette.strong, &framed(facts));
+    }
+
+    /// The event that asked, before what the report is about.
+    fn trigger(&self) -> String {
+        self.report.trigger.map(|trigger| format!("{trigger}: ")).unwrap_or_default()
     }
 
     /// What the report is about.

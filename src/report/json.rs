@@ -35,6 +35,7 @@
 //!
 //! | key | value |
 //! |---|---|
+//! | `trigger` | the event that asked for it: `stall`, `panic`, `reset`, `shutdown`, `exit`; `null` where somebody did |
 //! | `verdict` | `log`; `not-entered`: the kernel has not been entered; `silent`: it was entered and has not printed; `places`: the log was not asked for; `failed` |
 //! | `detail` | for `not-entered`, how that is known; for `failed`, what happened |
 //! | `remedy` | for `failed`, what to do |
@@ -171,6 +172,7 @@ impl Formatter for Json<'_> {
     fn tail(&self, out: &mut Vec<u8>) {
         let report = self.report;
         let mut object = self.object(out, "report");
+        object.text_or_null(key!("trigger"), report.trigger.map(str::as_bytes));
         self.verdict(&mut object);
         self.identity(&mut object);
         let (scope, since) = match report.scope {

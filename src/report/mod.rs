@@ -43,6 +43,8 @@ pub struct Report {
     pub arch: Option<Arch>,
     /// Where its names were taken from.
     pub source: Option<Source>,
+    /// The event that asked for it, such as `panic`, where nobody did.
+    pub trigger: Option<&'static str>,
     /// Which part of the log this is.
     pub scope: Scope,
     /// How many reports this session has made, this one included.
@@ -65,6 +67,7 @@ impl Report {
             kernel: None,
             arch: None,
             source: None,
+            trigger: None,
             scope: Scope::All,
             number: 1,
             warnings: Vec::new(),

@@ -33,7 +33,9 @@ impl Formatter for Raw<'_> {
             }
             (diagnosis, _) => diagnosis.unwrap_or_default().to_owned(),
         };
-        let line = words(&format!("qemu-logbuf: {line}"), self.style.unicode);
+        let trigger = self.report.trigger.map(|trigger| format!("{trigger}: "));
+        let line = format!("qemu-logbuf: {}{line}", trigger.unwrap_or_default());
+        let line = words(&line, self.style.unicode);
         out.extend_from_slice(line.as_bytes());
         out.extend_from_slice(self.style.line_end.bytes());
     }

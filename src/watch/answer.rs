@@ -296,13 +296,13 @@ fn locate_name(names: &Names) -> Option<u64> {
 
 /// The memory that a kernel's image can be in: searching the rest for it
 /// takes long, and finds nothing.
-struct Low<'a> {
+pub(super) struct Low<'a> {
     memory: &'a dyn Memory,
     ram: Vec<Range<u64>>,
 }
 
 impl<'a> Low<'a> {
-    fn of(memory: &'a dyn Memory) -> Self {
+    pub(super) fn of(memory: &'a dyn Memory) -> Self {
         let below = |range: &Range<u64>| range.start..range.end.min(REACH);
         let ram = memory.ram().iter().map(below).filter(|range| !range.is_empty()).collect();
         Self { memory, ram }

@@ -1,9 +1,10 @@
 //! From a question to its report: the one place where guest memory, kernel,
 //! log and output meet.
 
+use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,14 @@ use super::history::History;
 use super::places::Processors;
 use super::press::Press;
 use super::question::{Question, Subject};
-use super::sources::Sources;
+use super::sources::{SharedSources, Sources};
 use crate::cli::{Options, Show};
 use crate::guest::live::{LiveMemory, Scratch};
 use crate::guest::{Cpu, Memory, ReadError, cpu};
 use crate::launch::Channel;
 use crate::monitor::{Monitor, Shared, StdioUse};
 use crate::report::{Report, Scope, Verdict};
+use crate::terminal::Destination;
 use crate::trace;
 
 /// How long a report waits, in all, for a QEMU that does not answer.
@@ -35,12 +37,25 @@ struct Link {
     /// The monitor's socket once more, to be polled.
     socket: UnixStream,
     memory: LiveMemory,
+    /// QEMU's process, as far as it is known.
+    qemu: Option<i32>,
+    /// The file that QEMU saves to, and its number in QEMU.
+    scratch: Option<(File, RawFd)>,
+}
+
+/// What a vigil over the same guest needs of its own.
+pub(super) struct Access {
+    pub(super) monitor: Shared,
+    pub(super) socket: UnixStream,
+    pub(super) memory: LiveMemory,
+    pub(super) qemu: Option<Pid>,
+    pub(super) sources: SharedSources,
 }
 
 /// Answers questions about one guest.
 pub struct Observer {
     link: Result<Link, io::Error>,
-    sources: Sources,
+    sources: SharedSources,
     stdio: Option<StdioUse>,
     press: Press,
     show: Show,
@@ -64,7 +79,8 @@ impl Observer {
     ) -> Self {
         let monitor = Shared::new(monitor);
         let memory = LiveMemory::new(monitor.clone(), qemu, None);
-        Self::with(Ok(Link { monitor, socket, memory }), sources, options)
+        let link = Link { monitor, socket, memory, qemu, scratch: None };
+        Self::with(Ok(link), sources, options)
     }
 
     /// An observer of the QEMU at the other end of `channel`.
@@ -78,9 +94,11 @@ impl Observer {
         let link = channel.and_then(|channel| {
             let socket = channel.monitor.try_clone()?;
             let monitor = Shared::new(Monitor::new(channel.monitor).map_err(io::Error::other)?);
-            let scratch = Scratch::new(channel.scratch, channel.scratch_in_qemu);
-            let memory = LiveMemory::new(monitor.clone(), Some(qemu.as_raw()), Some(scratch));
-            Ok(Link { monitor, socket, memory })
+            let number = channel.scratch_in_qemu;
+            let scratch = Scratch::new(channel.scratch.try_clone()?, number);
+            let qemu = Some(qemu.as_raw());
+            let memory = LiveMemory::new(monitor.clone(), qemu, Some(scratch));
+            Ok(Link { monitor, socket, memory, qemu, scratch: Some((channel.scratch, number)) })
         });
         Self::with(link, sources, options)
     }
@@ -88,7 +106,7 @@ impl Observer {
     fn with(link: Result<Link, io::Error>, sources: Sources, options: &Options) -> Self {
         Self {
             link,
-            sources,
+            sources: SharedSources::new(sources),
             stdio: None,
             press: Press::new(options),
             show: options.show,
@@ -103,6 +121,21 @@ impl Observer {
     #[must_use]
     pub fn monitor_fd(&self) -> Option<BorrowedFd<'_>> {
         self.link.as_ref().ok().filter(|_| self.listening).map(|link| link.socket.as_fd())
+    }
+
+    /// Another way to the same guest; `None` where there is not even this one.
+    pub(super) fn access(&self) -> Option<Access> {
+        let link = self.link.as_ref().ok()?;
+        let again =
+            |(file, number): &(File, RawFd)| Some(Scratch::new(file.try_clone().ok()?, *number));
+        let scratch = link.scratch.as_ref().and_then(again);
+        Some(Access {
+            monitor: link.monitor.clone(),
+            socket: link.socket.try_clone().ok()?,
+            memory: LiveMemory::new(link.monitor.clone(), link.qemu, scratch),
+            qemu: link.qemu.map(Pid::from_raw),
+            sources: self.sources.clone(),
+        })
     }
 
     /// Take what QEMU sent by itself.
@@ -121,7 +154,7 @@ impl Observer {
     /// Read the kernel's names and ask QEMU where its memory is, so that the
     /// answer is quick and does not hang on QEMU's cooperation later.
     pub fn prepare(&mut self) {
-        self.sources.prepare();
+        self.sources.lock().prepare();
         if let Ok(link) = &mut self.link {
             let deadline = Instant::now() + START;
             let mut monitor = link.monitor.lock();
@@ -142,6 +175,28 @@ impl Observer {
         let written = self.press.put(&report, &question.destination);
         trace!("answered {question:?} in {:?}", start.elapsed());
         written && report.log().is_some()
+    }
+
+    /// Report because of an event, with what else there is to say of it.
+    pub(super) fn answer_event(
+        &mut self,
+        trigger: &'static str,
+        note: String,
+        destination: &Destination,
+    ) {
+        let destination = destination.clone();
+        let question = Question { subject: Subject::Log, destination, for_all: None };
+        let mut report = self.report(&question);
+        report.trigger = Some(trigger);
+        report.notes.push(note);
+        self.press.put(&report, &question.destination);
+    }
+
+    /// Put a report that was made already where it belongs.
+    pub(super) fn deliver(&mut self, mut report: Report, destination: &Destination) {
+        self.number += 1;
+        report.number = self.number;
+        self.press.put(&report, destination);
     }
 
     /// Ask the guest.
@@ -197,7 +252,7 @@ impl Observer {
         let guest =
             answer::Guest { memory: &link.memory, live: true, cpu: cpu.clone(), log, unseen };
         let mut progress = |_, _| ControlFlow::Continue(());
-        let answer = answer::consult(&guest, &mut self.sources, &mut progress);
+        let answer = answer::consult(&guest, &mut self.sources.lock(), &mut progress);
         let answer = answer.map_err(|error| unreadable(&error))?;
         let mut report = answer.report;
         // A QEMU that gave no registers a moment ago is not asked again.

@@ -5,7 +5,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::cli::Options;
-use crate::report::{self, ColorChoice, Format, LineEnd, Report, Style};
+use crate::printk::Entry;
+use crate::report::{self, ColorChoice, Format, LineEnd, Report, Style, Verdict};
 use crate::terminal::Destination;
 use crate::trace;
 
@@ -44,19 +45,54 @@ impl Press {
         written.is_ok()
     }
 
-    fn render(&self, report: &Report, destination: &Destination) -> Vec<u8> {
+    /// Write entries of a log in one piece, as they stand in a report, where
+    /// reports for `destination` go.
+    pub(super) fn put_entries(&self, entries: &[Entry], destination: &Destination) {
+        let place = self.place(destination);
+        let report = Report::new(Verdict::EnteredSilent { format: None });
+        let formatter = report::formatter(&report, self.format, self.style(&place));
+        let mut out = Vec::new();
+        for entry in entries {
+            formatter.entry(&mut out, entry);
+        }
+        let _ = place.write(&out);
+    }
+
+    /// Write a line of our own, where reports for `destination` go; not among
+    /// JSON lines.
+    pub(super) fn say(&self, what: &str, destination: &Destination) {
+        let place = match self.format {
+            Format::Json if self.output.is_some() => destination.clone(),
+            _ => self.place(destination),
+        };
+        let end = if place.is_raw() { "\r\n" } else { "\n" };
+        let _ = place.write(format!("qemu-logbuf: {what}{end}").as_bytes());
+    }
+
+    fn place(&self, destination: &Destination) -> Destination {
+        match &self.output {
+            Some(path) => Destination::File(filled_in(path, 0)),
+            None => destination.clone(),
+        }
+    }
+
+    fn style(&self, destination: &Destination) -> Style {
         let terminal = destination.is_terminal();
         let environment = |name: &str| std::env::var_os(name);
-        let style = Style {
+        Style {
             colour: report::wants_colour(self.color, terminal, environment),
             unicode: !terminal || report::wants_unicode(environment),
             terminal,
             line_end: if destination.is_raw() { LineEnd::CrLf } else { LineEnd::Lf },
             width: destination.columns().map(usize::from),
             caller: false,
-        };
+        }
+    }
+
+    fn render(&self, report: &Report, destination: &Destination) -> Vec<u8> {
+        let style = self.style(destination);
         let bytes = report::render(report, self.format, style);
-        if terminal && destination.is_shared() {
+        if style.terminal && destination.is_shared() {
             // Whatever stands unfinished on the guest's line keeps its line.
             [style.line_end.bytes(), bytes.as_slice()].concat()
         } else {
@@ -66,7 +102,7 @@ impl Press {
 }
 
 /// A file's name with `{pid}`, the process id that QEMU was started as from
-/// outside, and `{n}`, the report's number, filled in.
+/// outside, and `{n}`, the report's number (0 for what is no report), filled in.
 fn filled_in(path: &Path, number: u64) -> PathBuf {
     let pid = std::process::id().to_string();
     let number = number.to_string();

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cli::Options;
 use crate::kernel::search::{Attempt, Request, Search};
@@ -72,5 +73,19 @@ impl Sources {
             self.asked.push(attempt);
         }
         self.asked.get(number)
+    }
+}
+
+/// Sources that the observer and the vigil take turns at.
+#[derive(Clone, Debug)]
+pub(super) struct SharedSources(Arc<Mutex<Sources>>);
+
+impl SharedSources {
+    pub(super) fn new(sources: Sources) -> Self {
+        Self(Arc::new(Mutex::new(sources)))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Sources> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

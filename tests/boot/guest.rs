@@ -87,8 +87,19 @@ impl Guest {
         report
     }
 
+    /// Wait until it ends by itself; its status.
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        let child = &mut self.child;
+        until("the end of QEMU", || {
+            status = child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+
     /// End it as a user would, and its status.
-    pub fn terminate(mut self) -> Option<i32> {
+    pub fn terminate(&mut self) -> Option<i32> {
         kill(self.pid(), Signal::SIGTERM).expect("it runs");
         self.child.wait().expect("it ends").code()
     }

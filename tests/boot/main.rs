@@ -2,6 +2,7 @@
 //! held against what the same kernel prints by itself.
 
 mod attach;
+mod events;
 mod guest;
 mod lab;
 mod places;
@@ -46,7 +47,7 @@ fn oracle(kernel: &Path, count: usize) -> Vec<String> {
 fn a_signal_shows_every_early_message_of_a_stock_hang() {
     let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
     let Some(stock) = lab::stock() else { return };
-    let guest = Guest::start(boot(&hung, &[]));
+    let mut guest = Guest::start(boot(&hung, &[]));
     let report = guest.ask_until("Hardware name");
     assert_eq!(guest.console(), "", "the hang is silent");
     let found = messages(&report);

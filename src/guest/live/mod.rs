@@ -147,6 +147,15 @@ impl LiveMemory {
         *lock(&self.direct) = Direct::Forbidden;
     }
 
+    /// The process whose memory is read, while that is the way.
+    #[must_use]
+    pub fn process(&self) -> Option<Pid> {
+        match *lock(&self.direct) {
+            Direct::Trusted(pid) => Some(pid),
+            Direct::Untrusted | Direct::Forbidden => None,
+        }
+    }
+
     /// By which way the next read goes first.
     #[must_use]
     pub fn reader(&self) -> Reader {
