@@ -59,7 +59,7 @@ fn chain_equals_gdbs(kernel: &Path, architecture: &str, count: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let stub = folder.path().join("gdb");
     let option = format!("unix:{},server=on,wait=off", stub.display());
-    let guest = Guest::start(boot(kernel, &["-gdb", &option]));
+    let mut guest = Guest::start(boot(kernel, &["-gdb", &option]));
     let report = guest.ask_until("register_early_udbg_console+0x");
     let ours = line(&report, 0);
     let start = ours.find("register_early_udbg_console").unwrap_or_default();
