@@ -279,7 +279,7 @@ fn json_follows_its_schema() {
     let shown = text(&report, Format::Json, PLAIN);
     assert!(shown.starts_with(expected), "{shown}");
     let last = concat!(
-        r#"{"v":1,"type":"report","report":1,"verdict":"log","detail":null,"remedy":null,"#,
+        r#"{"v":1,"type":"report","report":1,"trigger":null,"verdict":"log","detail":null,"remedy":null,"#,
         r#""kernel":"6.1.0-48-powerpc64le","banner":"Linux version 6.1.0-48-powerpc64le (debian-kernel@lists.debian.org)","#,
         r#""arch":"ppc64le","format":"ringbuffer","source":"elf","path":"/boot/vmlinux","scope":"all","since":null,"records":4,"lost":9,"#,
         r#""cpus":[{"cpu":0,"where":"stuck in early_setup+0x8 \u2190 start_here_common+0x1c"}],"warnings":["\u00e9 \"x\""],"notes":[]}"#,
