@@ -180,9 +180,9 @@ mod tests {
         }
 
         fn put(&mut self, at: usize, value: u64, size: usize) {
-            let bytes = match self.arch.endian {
-                Endian::Little => value.to_le_bytes()[..size].to_vec(),
-                Endian::Big => value.to_be_bytes()[8 - size..].to_vec(),
+            let bytes: Vec<u8> = match self.arch.endian {
+                Endian::Little => value.to_le_bytes().into_iter().take(size).collect(),
+                Endian::Big => value.to_be_bytes().into_iter().skip(8 - size).collect(),
             };
             self.bytes.splice(at..at + size, bytes);
         }
@@ -207,7 +207,7 @@ mod tests {
                 self.put(at + layout.flags, (*flags).into(), 2);
                 let (place, size) = match flags & NBCON {
                     0 => (layout.seq, 8),
-                    _ => (layout.nbcon[0], word),
+                    _ => (layout.nbcon.first().copied().unwrap_or_default(), word),
                 };
                 self.put(at + place, *seq, size);
                 pointer = at + layout.link;

@@ -122,7 +122,7 @@ fn in_a_panic_one_processor_is_stuck_and_the_other_idle() {
     let option = "--logbuf-show=unseen";
     let guest = Guest::start(boot(&hung, &["-append", "console=hvc0", option]));
     until("the last messages on the console", || {
-        guest.console().contains("VFS: Cannot open root device")
+        guest.console().contains("No filesystem could mount root")
     });
     guest.ask_until("the consoles have printed all records");
     // And before there is a console, nothing has.
