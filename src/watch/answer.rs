@@ -13,7 +13,9 @@ use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
 use crate::kernel::identity::{REACH, each_banner};
 use crate::kernel::scan::{self, Progress, scan};
 use crate::kernel::search::{Attempt, Role};
-use crate::kernel::{Identity, Names, Source, banner, identify, kallsyms, locate, open_found};
+use crate::kernel::{
+    Identity, LocateError, Names, Source, banner, identify, kallsyms, locate, open_found,
+};
 use crate::printk::{self, LogBuffer, salvage};
 use crate::report::{Report, Verdict};
 
@@ -58,6 +60,14 @@ pub(super) fn consult(
                 continue;
             }
         };
+        // A kernel without CONFIG_KALLSYMS_ALL knows its functions only.
+        if locate_name(names).is_none() {
+            if *role == Role::Given {
+                let (path, why) = (path.display(), LocateError::NoName);
+                warnings.push(format!("{path} does not lead to the log: {why}"));
+            }
+            continue;
+        }
         let arch = names.arch.unwrap_or(Arch::PPC64LE);
         match guest.by_names(arch, path, names)? {
             Word::Settled(verdict) => {
