@@ -72,6 +72,10 @@ pub(super) fn consult(
         match guest.by_names(arch, path, names)? {
             Word::Settled(verdict) => {
                 let mut report = report_of(verdict, arch, names);
+                if report.kernel.is_none() && !matches!(report.verdict, Verdict::NotEntered { .. })
+                {
+                    report.kernel = guest.banner()?;
+                }
                 report.warnings = warnings;
                 return Ok(report);
             }
@@ -165,11 +169,18 @@ impl Guest<'_> {
         let mut report = Report::new(verdict);
         report.arch = Some(found.arch);
         report.source = Some(Source::Scan);
+        report.kernel = self.banner()?;
+        Ok(report)
+    }
+
+    /// What the kernel in memory says of itself.
+    fn banner(&self) -> Result<Option<Vec<u8>>, ReadError> {
+        let mut banner = None;
         each_banner(self.memory, &mut |_, text| {
-            report.kernel = Some(text.to_vec());
+            banner = Some(text.to_vec());
             ControlFlow::Break(())
         })?;
-        Ok(report)
+        Ok(banner)
     }
 
     /// That no kernel runs yet, and where the processor is instead.

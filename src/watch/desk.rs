@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::effort::Handle;
 use super::observer::Observer;
 use crate::monitor::StdioUse;
 use crate::terminal::Destination;
@@ -29,6 +30,8 @@ enum Seat {
 pub struct Desk {
     seat: Seat,
     waiting: VecDeque<Destination>,
+    /// What takes long, to be cancelled.
+    effort: Handle,
     /// A byte comes in whenever the observer is done.
     done: UnixStream,
     bell: UnixStream,
@@ -51,8 +54,13 @@ impl Desk {
     pub fn open(observer: Observer) -> io::Result<Self> {
         let (done, bell) = UnixStream::pair()?;
         done.set_nonblocking(true)?;
-        let mut desk =
-            Self { seat: Seat::Free(Box::new(observer)), waiting: VecDeque::new(), done, bell };
+        let mut desk = Self {
+            effort: observer.effort(),
+            seat: Seat::Free(Box::new(observer)),
+            waiting: VecDeque::new(),
+            done,
+            bell,
+        };
         desk.send(Observer::prepare);
         Ok(desk)
     }
@@ -81,8 +89,13 @@ impl Desk {
         }
     }
 
-    /// Take a question whose answer goes to `destination`.
+    /// Take a question whose answer goes to `destination`. While the user
+    /// sees that the answer to the last one takes long, the key cancels that.
     pub fn ask(&mut self, destination: Destination) {
+        if destination == Destination::Terminal && self.effort.cancel() {
+            self.waiting.clear();
+            return;
+        }
         if self.waiting.len() < WAITING {
             self.waiting.push_back(destination);
         }

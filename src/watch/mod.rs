@@ -8,6 +8,7 @@
 
 mod answer;
 mod desk;
+mod effort;
 mod observer;
 mod sources;
 

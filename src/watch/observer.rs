@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use super::answer;
+use super::effort::{Effort, Handle};
 use super::sources::Sources;
 use crate::cli::Options;
 use crate::guest::live::{LiveMemory, Scratch};
@@ -43,6 +44,7 @@ pub struct Observer {
     color: ColorChoice,
     output: Option<PathBuf>,
     number: u64,
+    effort: Handle,
     /// The monitor is open: what comes from it is to be taken.
     listening: bool,
 }
@@ -70,8 +72,14 @@ impl Observer {
             color: options.color,
             output: options.output.clone(),
             number: 0,
+            effort: Handle::default(),
             listening: true,
         }
+    }
+
+    /// What cancels a look that takes long.
+    pub(super) fn effort(&self) -> Handle {
+        self.effort.clone()
     }
 
     /// The monitor's socket, to be watched for what QEMU sends by itself.
@@ -112,12 +120,12 @@ impl Observer {
     /// Answer: make a report and put it where it belongs.
     pub fn answer(&mut self, destination: &Destination) {
         let start = Instant::now();
-        let report = self.report();
         let destination = match &self.output {
             Some(path) => Destination::File(path.clone()),
             None => destination.clone(),
         };
-        let bytes = self.render(&report, &destination);
+        let (report, fresh_line) = self.report(&destination);
+        let bytes = self.render(&report, &destination, fresh_line);
         let written = destination.write(&bytes);
         let length = bytes.len();
         trace!("{length} bytes to {destination:?} in {:?}: {written:?}", start.elapsed());
@@ -130,7 +138,7 @@ impl Observer {
         }
     }
 
-    fn render(&self, report: &Report, destination: &Destination) -> Vec<u8> {
+    fn render(&self, report: &Report, destination: &Destination, fresh_line: bool) -> Vec<u8> {
         let terminal = destination.is_terminal();
         let environment = |name: &str| std::env::var_os(name);
         let style = Style {
@@ -142,7 +150,7 @@ impl Observer {
             caller: false,
         };
         let bytes = report::render(report, Format::Dmesg, style);
-        if terminal {
+        if terminal && !fresh_line {
             // Whatever stands unfinished on the guest's line keeps its line.
             [style.line_end.bytes(), bytes.as_slice()].concat()
         } else {
@@ -150,15 +158,17 @@ impl Observer {
         }
     }
 
-    /// Ask the guest.
-    fn report(&mut self) -> Report {
+    /// Ask the guest; the report, and whether the terminal's cursor is at the
+    /// beginning of a line of ours.
+    fn report(&mut self, to: &Destination) -> (Report, bool) {
         self.number += 1;
-        let mut report = self.ask().unwrap_or_else(Report::new);
+        let mut fresh_line = false;
+        let mut report = self.ask(to, &mut fresh_line).unwrap_or_else(Report::new);
         report.number = self.number;
-        report
+        (report, fresh_line)
     }
 
-    fn ask(&mut self) -> Result<Report, Verdict> {
+    fn ask(&mut self, to: &Destination, fresh_line: &mut bool) -> Result<Report, Verdict> {
         let link = self.link.as_mut().map_err(|error| {
             answer::failed(
                 format!("QEMU was started without a monitor for us: {error}"),
@@ -177,10 +187,16 @@ impl Observer {
                 "there is no kernel to look for (-M none?)",
             ));
         }
-        let guest = answer::Guest { memory: &link.memory, cpu: first_cpu(&link.monitor) };
-        let mut progress = |_, _| ControlFlow::Continue(());
-        answer::consult(&guest, &mut self.sources, &mut progress)
-            .map_err(|error| unreadable(&error))
+        let cpu = first_cpu(&link.monitor);
+        let effort = Effort::new(&link.memory, self.effort.clone(), to);
+        let guest = answer::Guest { memory: &effort, cpu };
+        let mut progress = |done, total| {
+            effort.progress(done, total);
+            ControlFlow::Continue(())
+        };
+        let report = answer::consult(&guest, &mut self.sources, &mut progress);
+        *fresh_line = effort.end();
+        report.map_err(|error| unreadable(&error))
     }
 }
 
@@ -198,7 +214,7 @@ fn unreadable(error: &ReadError) -> Verdict {
             "it may be stopped, or waiting for its output to be read; ask again then"
         }
         ReadError::Refused(_) => "ask again once the machine is set up",
-        ReadError::Cancelled => "ask again for another try",
+        ReadError::Cancelled => "press the key again for another try",
         ReadError::NotRam { .. } | ReadError::Unmapped(_) | ReadError::Io(_) => {
             "ask again, and report it with a --logbuf-debug=FILE if it stays"
         }

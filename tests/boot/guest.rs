@@ -118,7 +118,11 @@ fn read(path: &Path) -> String {
 /// a diagnosis.
 fn is_whole(report: &str) -> bool {
     let ours = || report.lines().filter(|line| line.contains("qemu-logbuf"));
-    let is_log = ours().any(|line| line.contains(" record"));
+    let counts = |line: &str| {
+        let said = line.split_once(": ").map_or("", |(_, said)| said);
+        said.starts_with(|c: char| c.is_ascii_digit()) && said.contains(" record")
+    };
+    let is_log = ours().any(counts);
     report.ends_with('\n')
         && if is_log {
             ours().any(|line| line.contains("end of report"))
