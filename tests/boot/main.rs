@@ -93,6 +93,7 @@ fn a_long_look_is_seen_and_the_key_cancels_it() {
     // Much memory, and no log in it.
     let mut command = Command::new(lab::qemu_logbuf());
     command.args(["-M", "pseries,x-vof=on", "-m", "8G", "-nographic", "-S"]);
+    command.env("NO_COLOR", "1");
     let mut terminal = Terminal::run(command);
     for _ in 0..2 {
         terminal.type_keys(b"\x01l");

@@ -18,7 +18,7 @@ impl Drop for Ended {
 /// The lines of a console or a report that are a kernel's messages, without
 /// their time stamps.
 pub fn messages(text: &str) -> Vec<String> {
-    text.lines().filter_map(|line| message(line.trim_end_matches('\r'))).collect()
+    text.lines().filter_map(|line| message(line.trim_matches('\r'))).collect()
 }
 
 /// `[    0.000000] text`; the caller, which some kernels print after the
