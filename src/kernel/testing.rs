@@ -249,7 +249,13 @@ impl Table {
     pub fn encode(&self, arch: Arch, era: Era, at: u64) -> Vec<u8> {
         let kernel = Kernel::new(arch);
         let word = arch.word.bytes();
-        let align = if era == Era::V7_0 { 4 } else { word };
+        let align = match era {
+            // `.align 8` of a 64-bit kernel, `.align 4` of a 32-bit one: here
+            // powers of two.
+            Era::V2_6 | Era::V4_6 => 1 << word,
+            Era::V4_20 | Era::V6_2 | Era::V6_4 => word,
+            Era::V7_0 => 4,
+        };
         let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
         for (n, token) in tokens.iter_mut().enumerate() {
             let byte = n as u8;

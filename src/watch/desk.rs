@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::effort::Handle;
 use super::observer::{Access, Observer};
 use super::question::Question;
 use super::vigil::{Finding, Order, Plan, Vigil, status};
@@ -62,6 +63,8 @@ impl Watch {
 /// Takes questions, on the main thread.
 pub struct Desk {
     seat: Seat,
+    /// By which a look that takes long is cancelled.
+    effort: Handle,
     waiting: VecDeque<Task>,
     plan: Plan,
     watch: Option<Watch>,
@@ -103,6 +106,7 @@ impl Desk {
         done.set_nonblocking(true)?;
         let access = observer.access();
         let mut desk = Self {
+            effort: observer.effort(),
             seat: Seat::Free(Box::new(observer)),
             waiting: VecDeque::new(),
             plan,
@@ -169,8 +173,13 @@ impl Desk {
         }
     }
 
-    /// Take a question.
+    /// Take a question. While the user sees that the answer to the last one
+    /// takes long, the key cancels that.
     pub fn ask(&mut self, question: Question) {
+        if question.destination == Destination::Terminal && self.effort.cancel() {
+            self.waiting.retain(|task| !matches!(task, Task::Asked(_)));
+            return;
+        }
         let asked = |task: &&Task| matches!(task, Task::Asked(_));
         if self.waiting.iter().filter(asked).count() < WAITING {
             self.waiting.push_back(Task::Asked(question));

@@ -11,6 +11,7 @@ mod answer;
 mod attach;
 mod boot;
 mod desk;
+mod effort;
 mod file;
 mod follow;
 mod history;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use super::answer;
+use super::effort::{Effort, Handle};
 use super::history::History;
 use super::places::Processors;
 use super::press::Press;
@@ -62,6 +63,7 @@ pub struct Observer {
     places: bool,
     history: History,
     number: u64,
+    effort: Handle,
     /// The monitor is open: what comes from it is to be taken.
     listening: bool,
 }
@@ -113,8 +115,14 @@ impl Observer {
             places: options.places,
             history: History::default(),
             number: 0,
+            effort: Handle::default(),
             listening: true,
         }
+    }
+
+    /// By which a look that takes long is cancelled.
+    pub(super) fn effort(&self) -> Handle {
+        self.effort.clone()
     }
 
     /// The monitor's socket, to be watched for what QEMU sends by itself.
@@ -202,7 +210,8 @@ impl Observer {
     /// Ask the guest.
     fn report(&mut self, question: &Question) -> Report {
         self.number += 1;
-        let mut report = self.ask(question.subject).unwrap_or_else(Report::new);
+        let asked = self.ask(question.subject, &question.destination);
+        let mut report = asked.unwrap_or_else(Report::new);
         report.number = self.number;
         if matches!(question.subject, Subject::News | Subject::All) {
             let whole = report.clone();
@@ -227,7 +236,7 @@ impl Observer {
         report
     }
 
-    fn ask(&mut self, subject: Subject) -> Result<Report, Verdict> {
+    fn ask(&mut self, subject: Subject, to: &Destination) -> Result<Report, Verdict> {
         let link = self.link.as_mut().map_err(|error| {
             answer::failed(
                 format!("QEMU was started without a monitor for us: {error}"),
@@ -249,10 +258,14 @@ impl Observer {
         let cpu = first_cpu(&link.monitor);
         let log = subject != Subject::Places;
         let unseen = self.show == Show::Unseen && subject != Subject::All;
-        let guest =
-            answer::Guest { memory: &link.memory, live: true, cpu: cpu.clone(), log, unseen };
-        let mut progress = |_, _| ControlFlow::Continue(());
+        let effort = Effort::new(&link.memory, self.effort.clone(), to);
+        let guest = answer::Guest { memory: &effort, live: true, cpu: cpu.clone(), log, unseen };
+        let mut progress = |done, total| {
+            effort.progress(done, total);
+            ControlFlow::Continue(())
+        };
         let answer = answer::consult(&guest, &mut self.sources.lock(), &mut progress);
+        effort.end();
         let answer = answer.map_err(|error| unreadable(&error))?;
         let mut report = answer.report;
         // A QEMU that gave no registers a moment ago is not asked again.
@@ -289,7 +302,7 @@ fn unreadable(error: &ReadError) -> Verdict {
             "it may be stopped, or waiting for its output to be read; ask again then"
         }
         ReadError::Refused(_) => "ask again once the machine is set up",
-        ReadError::Cancelled => "ask again for another try",
+        ReadError::Cancelled => "press the key again for another try",
         ReadError::NotRam { .. } | ReadError::Unmapped(_) | ReadError::Io(_) => {
             "ask again, and report it with a --logbuf-debug=FILE if it stays"
         }

@@ -100,6 +100,30 @@ fn the_key_shows_the_log_in_the_terminal_and_leaves_it_as_it_was() {
 }
 
 #[test]
+fn a_long_look_is_seen_and_the_key_cancels_it() {
+    // Much memory, and no log in it.
+    let mut command = Command::new(lab::qemu_logbuf());
+    command.args(["-M", "pseries,x-vof=on", "-m", "8G", "-nographic", "-S"]);
+    command.env("NO_COLOR", "1");
+    let mut terminal = Terminal::run(command);
+    for _ in 0..2 {
+        terminal.type_keys(b"\x01l");
+        let line = terminal.expect("the key cancels");
+        assert!(line.contains("\nqemu-logbuf: looking for the log"), "{line:?}");
+        let from = terminal.seen.len();
+        terminal.expect_from(from, "the key cancels");
+        terminal.type_keys(b"\x01l");
+        let end = terminal.expect_from(from, "for another try");
+        assert!(end.contains(" \rqemu-logbuf: cancelled; press"), "{end:?}");
+    }
+    // A question that is not cancelled has an answer, on the line's place.
+    let from = terminal.seen.len();
+    terminal.type_keys(b"\x01l");
+    let end = terminal.expect_from(from, "has not been entered");
+    assert!(end.contains(" of 8192 MiB"), "{end:?}");
+}
+
+#[test]
 fn without_keys_of_qemus_own_another_one_asks() {
     let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
     let boot = |key: &[&str]| {

@@ -18,8 +18,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Place;
 use super::tokens::Tokens;
+use super::{Place, loose};
 use crate::arch::{Arch, Bytes, Word};
 use crate::guest::{Memory, ReadError};
 
@@ -238,7 +238,8 @@ impl Region<'_> {
 
     /// The number of symbols before names that begin at `start`, and where it
     /// is: right before as 32 bits (in a 32-bit kernel, and since 7.0 aligns
-    /// labels to 4), as 32 bits with 4 of alignment, or as a word.
+    /// labels to 4), as 32 bits with 4 of alignment, or as a word, which old
+    /// kernels align more than it needs.
     fn count_before(&self, start: usize, markers: usize) -> Option<(usize, usize)> {
         let fits = |(at, count): (usize, u64)| {
             let count = usize::try_from(count).ok()?;
@@ -252,7 +253,15 @@ impl Region<'_> {
         let word = far.filter(|at| wide && at % 8 == 0);
         let word = word.and_then(|at| Some((at, self.bytes.u64(at)?)));
         let narrow = self.bytes.u32(near).map(|count| (near, count.into()));
-        [padded, word, narrow].into_iter().flatten().find_map(fits)
+        let loose = || {
+            let arch = self.bytes.arch();
+            let at = start.checked_sub(loose(arch.word) as usize)?;
+            let (_, padding) =
+                self.bytes.slice(at, start - at)?.split_at_checked(arch.word.bytes())?;
+            let count = self.bytes.word(at)?;
+            padding.iter().all(|byte| *byte == 0).then_some((at, count))
+        };
+        [padded, word, narrow].into_iter().flatten().find_map(fits).or_else(|| fits(loose()?))
     }
 
     /// The length in bytes of `count` names from `start`, if they meet every
@@ -271,6 +280,7 @@ impl Region<'_> {
         }
         // Only alignment follows.
         let rest = names.get(at..)?;
-        (rest.len() < 8 && rest.iter().all(|byte| *byte == 0)).then_some(at)
+        let most = loose(self.bytes.arch().word) as usize;
+        (rest.len() < most && rest.iter().all(|byte| *byte == 0)).then_some(at)
     }
 }

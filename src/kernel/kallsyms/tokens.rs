@@ -21,8 +21,9 @@ const FIRST_DIGIT: usize = 0x30;
 /// bytes: tables of real kernels have less than 2 KiB.
 const AROUND: u64 = 1 << 14;
 
-/// The most between the table and its index, in bytes: only alignment is.
-const GAP: usize = 64;
+/// The most between the table and its index, in bytes: only alignment is, to
+/// 256 in old kernels.
+const GAP: usize = 256;
 
 /// A token table with its index.
 pub(super) struct Tokens {
