@@ -6,7 +6,7 @@
 //! Debian 6.1) only code, with it (trixie and later) data too, `prb` among
 //! them.
 //!
-//! It is found by its token table ([`tokens`]), from which the names are
+//! It is found by its token table (`tokens`), from which the names are
 //! found, and from these the addresses. Its form changed over the years:
 //!
 //! | kernels | addresses | where |

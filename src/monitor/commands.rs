@@ -71,6 +71,16 @@ impl Monitor {
         })
     }
 
+    /// What QEMU emulates, by its own name of it: `ppc64`, `x86_64`.
+    ///
+    /// # Errors
+    /// As [`Monitor::execute`].
+    pub fn query_target(&mut self, deadline: Instant) -> Result<String, Error> {
+        let value = self.execute("query-target", None, deadline)?;
+        let name = value.get("arch").and_then(Value::as_str).map(str::to_owned);
+        name.ok_or_else(|| misshapen("query-target", &value))
+    }
+
     /// Who uses QEMU's standard input and output.
     ///
     /// # Errors

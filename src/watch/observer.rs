@@ -64,6 +64,8 @@ pub struct Observer {
     history: History,
     number: u64,
     effort: Handle,
+    /// What QEMU emulates, once it has said so.
+    target: Option<String>,
     /// The monitor is open: what comes from it is to be taken.
     listening: bool,
 }
@@ -116,6 +118,7 @@ impl Observer {
             history: History::default(),
             number: 0,
             effort: Handle::default(),
+            target: None,
             listening: true,
         }
     }
@@ -168,6 +171,7 @@ impl Observer {
             let mut monitor = link.monitor.lock();
             let ready = monitor.ready(deadline);
             self.stdio = monitor.query_stdio(deadline).ok();
+            self.target = monitor.query_target(deadline).ok();
             drop(monitor);
             link.memory.begin(PATIENCE);
             let mapped = ready.is_ok().then(|| link.memory.refresh());
@@ -248,6 +252,14 @@ impl Observer {
             && !link.memory.is_prepared()
         {
             return Err(unreadable(&error));
+        }
+        if let Some(target) = &self.target
+            && !target.starts_with("ppc")
+        {
+            return Err(answer::failed(
+                format!("this QEMU emulates {target}, whose kernels' logs are not read yet"),
+                "only Power guests (ppc, ppc64) can be asked",
+            ));
         }
         if link.memory.ram().is_empty() {
             return Err(answer::failed(
