@@ -12,7 +12,8 @@
 //!   pass on its end.
 //! - [`terminal`]: what the user types on its way to QEMU, the key among it,
 //!   and the report written in one piece.
-//! - [`watch`]: when to report, and the way from question to answer.
+//! - [`watch`]: when to report, and the way from question to answer; what is
+//!   looked out for without being asked about.
 //! - [`monitor`]: the QMP connection.
 //! - [`guest`]: guest memory, by real and by effective address.
 //! - [`kernel`]: what is known of the kernel in the guest: names, identity,

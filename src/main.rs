@@ -4,20 +4,25 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use qemu_logbuf::cli::{self, Request};
-use qemu_logbuf::{launch, sys, trace};
+use qemu_logbuf::{launch, sys, trace, watch};
 
 fn main() -> ExitCode {
     let inheritance = sys::Inheritance::note();
     let mut arguments = std::env::args_os();
     let argv0 = arguments.next().unwrap_or_else(|| OsString::from("qemu-logbuf"));
     let words = cli::split(arguments);
-    let options = match cli::request(&words.ours, |name| std::env::var_os(name)) {
+    let request = match cli::request(&words.ours, |name| std::env::var_os(name)) {
         Ok(Request::Help) => return say(&cli::help()),
         Ok(Request::Version) => {
             return say(concat!("qemu-logbuf ", env!("CARGO_PKG_VERSION"), "\n"));
         }
-        Ok(Request::Run(options)) => options,
+        Ok(request) => request,
         Err(error) => return complain(&error, 2),
+    };
+    let (Request::Run(options) | Request::Attach(_, options) | Request::Read(_, options)) =
+        &request
+    else {
+        return ExitCode::SUCCESS;
     };
     if let Some(path) = &options.debug
         && let Err(error) = trace::open(path)
@@ -27,9 +32,28 @@ fn main() -> ExitCode {
             2,
         );
     }
-    match launch::run(inheritance, &argv0, &words.theirs, options) {
-        Ok(end) => end.pass_on(),
-        Err(error) => complain(&error, error.status()),
+    let seen = match request {
+        Request::Attach(target, options) if words.theirs.is_empty() => {
+            watch::attach(&target, &options)
+        }
+        Request::Read(file, options) if words.theirs.is_empty() => watch::read(&file, &options),
+        Request::Attach(..) | Request::Read(..) => {
+            let why = "--logbuf-attach and --logbuf-read run no QEMU; leave its options out";
+            return complain(&why, 2);
+        }
+        Request::Run(options) => {
+            return match launch::run(inheritance, &argv0, &words.theirs, options) {
+                Ok(end) => end.pass_on(),
+                Err(error) => complain(&error, error.status()),
+            };
+        }
+        Request::Help | Request::Version => Ok(true),
+    };
+    match seen {
+        Ok(true) => ExitCode::SUCCESS,
+        // The report itself says why.
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => complain(&error, 1),
     }
 }
 

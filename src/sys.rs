@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::unistd::Pid;
+use nix::unistd::{ForkResult, Pid};
 
 /// What the Rust runtime changes before `main`, as it was before: bit `n`
 /// (0 to 2) is set where descriptor `n` was closed, bit 3 where SIGPIPE was
@@ -161,6 +161,111 @@ pub fn prepare(command: &mut Command, child: Child) {
     unsafe { command.pre_exec(before_exec) };
 }
 
+/// Every signal held back, until [`Held::release`]: between the start of a
+/// child and the handlers that pass its signals on, none may be lost, and the
+/// child must not find handlers of ours before its exec.
+#[must_use]
+pub struct Held(SigSet);
+
+/// Hold back every signal, and take those whose handling must not be as it
+/// was inherited or as the Rust runtime has it: SIGCHLD, which tells of
+/// QEMU's end, and SIGSEGV and SIGBUS, which the runtime would outlive once.
+///
+/// # Errors
+/// As `pthread_sigmask(3)`.
+pub fn hold_signals() -> io::Result<Held> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    for signal in [libc::SIGCHLD, libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: setting SIG_DFL installs no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    Ok(Held(before))
+}
+
+impl Held {
+    /// Let them come, and `needed` even where they were blocked before.
+    ///
+    /// # Errors
+    /// As `pthread_sigmask(3)`.
+    pub fn release(self, needed: &[Signal]) -> io::Result<()> {
+        let mut mask = self.0;
+        for signal in needed {
+            mask.remove(*signal);
+        }
+        mask.thread_set_mask()?;
+        Ok(())
+    }
+}
+
+/// Which of the two processes this is after [`detach`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detached {
+    /// The one there was before.
+    Original,
+    /// The new one, in a session of its own, that nobody waits for.
+    Companion,
+}
+
+/// Become two processes that know nothing of each other as far as `wait(2)`,
+/// sessions and terminals go.
+///
+/// # Errors
+/// As `fork(2)`; then there is only the original.
+pub fn detach() -> io::Result<Detached> {
+    // SAFETY: the process has no other thread, so that the child may do
+    // whatever its parent might have done.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => {
+            let _ = nix::unistd::setsid();
+            // SAFETY: as above; the one in between ends without destructors.
+            match unsafe { nix::unistd::fork() } {
+                Ok(ForkResult::Child) => Ok(Detached::Companion),
+                // SAFETY: _exit has no conditions.
+                Ok(ForkResult::Parent { .. }) => unsafe { libc::_exit(0) },
+                // SAFETY: as above.
+                Err(_) => unsafe { libc::_exit(1) },
+            }
+        }
+        ForkResult::Parent { child } => {
+            // It ends at once. Where SIGCHLD is ignored this waits all the same.
+            while nix::sys::wait::waitpid(child, None) == Err(Errno::EINTR) {}
+            // A blocked SIGCHLD of its end would wait for QEMU's handler; the
+            // default action discards it.
+            if disposition(libc::SIGCHLD) == libc::SIG_DFL {
+                // SAFETY: setting SIG_DFL installs no code of ours.
+                unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+            }
+            Ok(Detached::Original)
+        }
+    }
+}
+
+/// A descriptor that is readable once the process has ended.
+///
+/// # Errors
+/// As `pidfd_open(2)`, Linux 5.3.
+pub fn pidfd(process: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: the call reads two integers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) };
+    new_descriptor(fd)
+}
+
+/// A copy of another process's descriptor, of the same open file.
+///
+/// # Errors
+/// As `pidfd_getfd(2)`, Linux 5.6: the right to trace the process is needed.
+pub fn descriptor_of(process: Pid, fd: RawFd) -> io::Result<OwnedFd> {
+    let pidfd = pidfd(process)?;
+    // SAFETY: the call reads three integers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
+    new_descriptor(fd)
+}
+
+fn new_descriptor(returned: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = Errno::result(returned)?;
+    Ok(own(RawFd::try_from(fd).map_err(io::Error::other)?))
+}
+
 /// Pass a signal on with its sender's identity, which QEMU prints
 /// ("terminating on signal 15 from pid …"). The kernel lets an unprivileged
 /// process name a sender only with a negative code, so it arrives as queued.
@@ -241,6 +346,7 @@ mod ioctl {
     nix::ioctl_write_ptr_bad!(tiocpkt, nix::libc::TIOCPKT, nix::libc::c_int);
     nix::ioctl_read_bad!(fionread, nix::libc::FIONREAD, nix::libc::c_int);
     nix::ioctl_read_bad!(tiocgwinsz, nix::libc::TIOCGWINSZ, nix::libc::winsize);
+    nix::ioctl_write_ptr_bad!(tiocsti, nix::libc::TIOCSTI, nix::libc::c_char);
     nix::ioctl_write_ptr_bad!(tiocswinsz, nix::libc::TIOCSWINSZ, nix::libc::winsize);
 }
 
@@ -264,6 +370,16 @@ pub fn copy_window_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
             let _ = ioctl::tiocswinsz(to.as_raw_fd(), &raw const size);
         }
     }
+}
+
+/// Put a byte into a terminal's input, as if it had been typed.
+///
+/// # Errors
+/// As `TIOCSTI` in ioctl_tty(2): not all kernels allow it.
+pub fn type_byte(terminal: BorrowedFd<'_>, byte: u8) -> io::Result<()> {
+    // SAFETY: TIOCSTI reads one byte, which outlives the call.
+    unsafe { ioctl::tiocsti(terminal.as_raw_fd(), &libc::c_char::from_ne_bytes([byte])) }?;
+    Ok(())
 }
 
 /// How many bytes a terminal's reader has not read yet.

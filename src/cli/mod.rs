@@ -5,12 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod events;
 mod key;
 mod options;
 mod split;
 mod words;
 
+pub use events::{Events, Follow};
 pub use key::{KeyChoice, KeySequence, QEMU_KEYS};
-pub use options::{Options, Request, UsageError, request};
+pub use options::{Options, Request, Show, UsageError, request};
 pub use split::{Words, split};
 pub use words::{command, help};

@@ -6,14 +6,25 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::events::{Events, Follow};
 use super::key::KeyChoice;
 use super::words::{WORDS, Word, command, variable};
 
-/// When to use colours.
-pub use crate::report::ColorChoice;
+/// When to use colours, and how reports are written.
+pub use crate::report::{ColorChoice, Format};
+
+/// Which records a report shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Show {
+    /// All that there are.
+    #[default]
+    All,
+    /// Those that no console has printed.
+    Unseen,
+}
 
 /// What the user asked of us, all of it valid.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The real QEMU, where the user names it.
     pub qemu: Option<PathBuf>,
@@ -23,10 +34,49 @@ pub struct Options {
     pub key: KeyChoice,
     /// Colours or not.
     pub color: ColorChoice,
-    /// The file that reports go to, instead of terminal or stderr.
+    /// The file that reports go to, instead of terminal or stderr; may hold
+    /// `{pid}` and `{n}`.
     pub output: Option<PathBuf>,
+    /// What is reported without being asked about.
+    pub on: Events,
+    /// What QEMU is ended on, once it is reported.
+    pub stop_on: Events,
+    /// What the log is to say for QEMU to be ended as a success: a regular
+    /// expression that has been tried.
+    pub expect: Option<String>,
+    /// Which records are shown as they are printed.
+    pub follow: Option<Follow>,
+    /// QEMU is to have the process id that it was called by.
+    pub same_pid: bool,
+    /// How reports are written.
+    pub format: Format,
+    /// Which records they show.
+    pub show: Show,
+    /// Whether they say where each CPU is.
+    pub places: bool,
     /// The file that says what we do.
     pub debug: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            qemu: None,
+            vmlinux: None,
+            key: KeyChoice::default(),
+            color: ColorChoice::default(),
+            output: None,
+            format: Format::default(),
+            show: Show::default(),
+            places: true,
+            same_pid: false,
+            on: Events::default(),
+            stop_on: Events::default(),
+            expect: None,
+            follow: None,
+            debug: None,
+        }
+    }
 }
 
 /// What to do.
@@ -38,6 +88,10 @@ pub enum Request {
     Version,
     /// Run QEMU.
     Run(Options),
+    /// Report on a QEMU that runs already: its QMP socket or process id.
+    Attach(OsString, Options),
+    /// Report on what a file holds: its name, maybe with `@ADDRESS`.
+    Read(OsString, Options),
 }
 
 /// A word of ours that is wrong, in one sentence.
@@ -95,7 +149,72 @@ pub fn request(
             _ => ColorChoice::Auto,
         };
     }
-    Ok(Request::Run(options))
+    let events = |name: &str, parse: fn(&str) -> Result<Events, String>| {
+        value(name).map_or(Ok(Events::default()), |(blame, text)| {
+            parse(&text.to_string_lossy())
+                .map_err(|why| UsageError(format!("bad value for {blame}: {why}")))
+        })
+    };
+    options.on = events("on", Events::parse)?;
+    options.stop_on = events("stop-on", Events::parse_stops)?;
+    if let Some((blame, text)) = value("expect") {
+        let text = text.to_string_lossy().into_owned();
+        if let Err(why) = regex_lite::Regex::new(&text) {
+            return Err(UsageError(format!("bad value for {blame}: {why}")));
+        }
+        options.expect = Some(text).filter(|text| !text.is_empty());
+    }
+    if let Some((blame, text)) = value("follow") {
+        options.follow = match choice("follow", &blame, &text)? {
+            "all" => Some(Follow::All),
+            "console" => Some(Follow::Console),
+            _ => None,
+        };
+    }
+    options.same_pid = matches.get_flag("same-pid");
+    if !options.same_pid
+        && let Some(text) = environment(&variable("same-pid"))
+    {
+        options.same_pid = switch(&variable("same-pid"), &text)?;
+    }
+    if let Some((blame, text)) = value("format") {
+        let name = choice("format", &blame, &text)?;
+        let known = Format::NAMES.iter().find(|(known, _)| *known == name);
+        options.format = known.map(|(_, format)| *format).unwrap_or_default();
+    }
+    if let Some((blame, text)) = value("show") {
+        options.show = match choice("show", &blame, &text)? {
+            "unseen" => Show::Unseen,
+            _ => Show::All,
+        };
+    }
+    if let Some((blame, text)) = value("where") {
+        options.places = choice("where", &blame, &text)? != "off";
+    }
+    // Not from the environment: there they would keep QEMU from running.
+    let mode = |name: &str| matches.get_one::<OsString>(name).cloned();
+    Ok(match (mode("attach"), mode("read")) {
+        (Some(_), Some(_)) => {
+            return Err(UsageError(
+                "--logbuf-attach and --logbuf-read exclude each other; use one".to_owned(),
+            ));
+        }
+        (Some(target), None) => Request::Attach(target, options),
+        (None, Some(file)) => Request::Read(file, options),
+        (None, None) => Request::Run(options),
+    })
+}
+
+/// What a variable that stands for a flag says.
+fn switch(blame: &str, text: &OsStr) -> Result<bool, UsageError> {
+    match text.to_str() {
+        Some("1" | "yes" | "on" | "true") => Ok(true),
+        Some("" | "0" | "no" | "off" | "false") => Ok(false),
+        _ => Err(UsageError(format!(
+            "bad value '{}' for {blame}; did you mean 1? It may be 1 or 0",
+            text.to_string_lossy()
+        ))),
+    }
 }
 
 /// One of the few values that a word may have.
@@ -215,15 +334,64 @@ mod tests {
             read(&["--logbuf-color=alway"], &[]),
             Err("bad value 'alway' for --logbuf-color; did you mean always? It may be auto, always, never".to_owned())
         );
-        assert!(
-            read(&[], &[("QEMU_LOGBUF_KEY", "q")])
-                .is_err_and(|error| error.contains("QEMU_LOGBUF_KEY"))
-        );
+        let bad_key = read(&[], &[("QEMU_LOGBUF_KEY", "q")]);
+        assert!(bad_key.is_err_and(|error| error.contains("QEMU_LOGBUF_KEY")));
         assert_eq!(
             read(&["--logbuf-vmlinux"], &[]),
             Err("--logbuf-vmlinux needs a value: --logbuf-vmlinux=FILE".to_owned())
         );
         assert_eq!(read(&["--logbuf-help=x"], &[]), Err("--logbuf-help takes no value".to_owned()));
+    }
+
+    #[test]
+    fn events_texts_and_following_are_read_and_refused_by_name() {
+        let options = run(
+            &["--logbuf-on=stall:5,exit", "--logbuf-follow", "--logbuf-expect=^Run /init"],
+            &[("QEMU_LOGBUF_STOP_ON", "panic,reset"), ("QEMU_LOGBUF_ON", "panic")],
+        );
+        assert_eq!(options.on.stall, Some(std::time::Duration::from_secs(5)));
+        assert!(!options.on.panic && options.stop_on.panic && options.stop_on.reset);
+        assert_eq!(options.follow, Some(Follow::Console));
+        assert_eq!(options.expect.as_deref(), Some("^Run /init"));
+        assert_eq!(run(&["--logbuf-follow=all"], &[]).follow, Some(Follow::All));
+        assert_eq!(run(&["--logbuf-follow=off"], &[("QEMU_LOGBUF_FOLLOW", "all")]).follow, None);
+        assert!(run(&["--logbuf-on="], &[("QEMU_LOGBUF_ON", "panic")]).on.is_empty());
+        let refused = |word: &str| read(&[word], &[]).expect_err(word);
+        assert!(refused("--logbuf-on=panik").contains("--logbuf-on: there is no event 'panik'"));
+        assert!(refused("--logbuf-stop-on=exit").contains("by itself"));
+        assert!(refused("--logbuf-expect=(").contains("--logbuf-expect"));
+    }
+
+    #[test]
+    fn a_flag_has_a_twin_too() {
+        assert!(run(&["--logbuf-same-pid"], &[("QEMU_LOGBUF_SAME_PID", "0")]).same_pid);
+        assert!(run(&[], &[("QEMU_LOGBUF_SAME_PID", "1")]).same_pid);
+        assert!(!run(&[], &[("QEMU_LOGBUF_SAME_PID", "")]).same_pid);
+        assert!(read(&[], &[("QEMU_LOGBUF_SAME_PID", "maybe")]).is_err());
+    }
+
+    #[test]
+    fn what_reports_hold_is_chosen() {
+        let usual = run(&[], &[]);
+        assert_eq!((usual.format, usual.show, usual.places), (Format::Dmesg, Show::All, true));
+        let other =
+            run(&["--logbuf-format=json", "--logbuf-where=off"], &[("QEMU_LOGBUF_SHOW", "unseen")]);
+        assert_eq!((other.format, other.show, other.places), (Format::Json, Show::Unseen, false));
+        let refused = read(&["--logbuf-format=xml"], &[]).expect_err("no format");
+        assert!(refused.contains("dmesg, json, raw"));
+    }
+
+    #[test]
+    fn attaching_and_reading_are_asked_for_on_the_command_line_alone() {
+        let asked = |ours: &[&str]| read(ours, &[("QEMU_LOGBUF_READ", "x")]);
+        assert!(matches!(asked(&[]), Ok(Request::Run(_))));
+        assert!(
+            matches!(asked(&["--logbuf-attach=7"]), Ok(Request::Attach(target, _)) if target == "7")
+        );
+        assert!(
+            matches!(asked(&["--logbuf-read=f@0x10"]), Ok(Request::Read(file, _)) if file == "f@0x10")
+        );
+        assert!(asked(&["--logbuf-read=f", "--logbuf-attach=7"]).is_err());
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub(super) struct Word {
     long: &'static str,
     /// What stands for its value in the help; `None` for a flag.
     pub value: Option<&'static str>,
+    /// The value it has where none is given; `None` where one must be.
+    pub default: Option<&'static str>,
     /// The values it may have, where they are few.
     pub choices: &'static [&'static str],
     /// One line of help.
@@ -25,7 +27,17 @@ impl Word {
 }
 
 const fn word(long: &'static str, value: Option<&'static str>, help: &'static str) -> Word {
-    Word { long, value, choices: &[], help }
+    Word { long, value, default: None, choices: &[], help }
+}
+
+/// A word with few values.
+const fn one_of(
+    long: &'static str,
+    value: &'static str,
+    choices: &'static [&'static str],
+    help: &'static str,
+) -> Word {
+    Word { choices, ..word(long, Some(value), help) }
 }
 
 /// Every word, in the order of the help.
@@ -44,10 +56,65 @@ pub(super) const WORDS: &[Word] = &[
     Word {
         long: "logbuf-color",
         value: Some("WHEN"),
+        default: None,
         choices: &["auto", "always", "never"],
         help: "colours: auto, always, never [auto]",
     },
-    word("logbuf-output", Some("FILE"), "append reports to FILE instead of showing them"),
+    word(
+        "logbuf-output",
+        Some("FILE"),
+        "append reports to FILE instead of showing them; {pid} and {n} in it are filled in",
+    ),
+    one_of(
+        "logbuf-format",
+        "FORMAT",
+        &["dmesg", "json", "raw"],
+        "reports as dmesg shows them, as JSON lines, or the bare text [dmesg]",
+    ),
+    one_of(
+        "logbuf-show",
+        "WHAT",
+        &["all", "unseen"],
+        "all records, or those that no console has printed [all]",
+    ),
+    word(
+        "logbuf-on",
+        Some("EVENT,..."),
+        "report by itself on stall[:SECONDS], panic, reset, shutdown, exit",
+    ),
+    word(
+        "logbuf-stop-on",
+        Some("EVENT,..."),
+        "report and end QEMU: exit status 124 for stall[:SECONDS], 123 panic, 122 reset",
+    ),
+    word(
+        "logbuf-expect",
+        Some("REGEX"),
+        "end QEMU with status 0 once the log says REGEX; 121 where it never does",
+    ),
+    Word {
+        long: "logbuf-follow",
+        value: Some("WHAT"),
+        default: Some("console"),
+        choices: &["console", "all", "off"],
+        help: "show records as they are printed: console (until the kernel has one), all [console]",
+    },
+    one_of("logbuf-where", "WHEN", &["on", "off"], "where each CPU is, under the log [on]"),
+    word(
+        "logbuf-same-pid",
+        None,
+        "let QEMU have the process id (for libvirt and the like): no key, only SIGUSR1",
+    ),
+    word(
+        "logbuf-attach",
+        Some("SOCKET|PID"),
+        "report on a QEMU that runs already, by its QMP socket, and end",
+    ),
+    word(
+        "logbuf-read",
+        Some("FILE[@ADDRESS]"),
+        "report on a file of guest memory (a dump, or raw from ADDRESS on), and end",
+    ),
     word("logbuf-debug", Some("FILE"), "append what qemu-logbuf does to FILE"),
     word("logbuf-help", None, "show this help"),
     word("logbuf-version", None, "show the version of qemu-logbuf"),
@@ -76,6 +143,10 @@ pub fn command() -> Command {
                 .require_equals(true)
                 .value_parser(clap::value_parser!(std::ffi::OsString)),
         };
+        let arg = match word.default {
+            None => arg,
+            Some(default) => arg.num_args(0..=1).default_missing_value(default),
+        };
         command = command.arg(arg);
     }
     command
@@ -88,13 +159,18 @@ pub fn help() -> String {
         "qemu-logbuf: a drop-in qemu-system-ppc64 that shows the kernel's log with one key
 
 Usage: qemu-logbuf [--logbuf-OPTION...] [QEMU's own options, unchanged]
+   or: qemu-logbuf --logbuf-attach=SOCKET|PID or --logbuf-read=FILE
    or: a symlink or alias named qemu-system-ppc64, used as QEMU itself
 
 While the guest runs or hangs: press Ctrl-a l, or run pkill -USR1 qemu-logbuf
+  Ctrl-a l  the log, and pressed again what is new in it
+  Ctrl-a a  all of the log
+  Ctrl-a w  where each CPU is, with its registers
 
 ",
     );
     let head = |word: &Word| match word.value {
+        Some(value) if word.default.is_some() => format!("--{}[={value}]", word.long),
         Some(value) => format!("--{}={value}", word.long),
         None => format!("--{}", word.long),
     };
@@ -104,8 +180,8 @@ While the guest runs or hangs: press Ctrl-a l, or run pkill -USR1 qemu-logbuf
     }
     text.push_str(
         "
-Each has a twin in the environment, QEMU_LOGBUF_QEMU and so on; the option
-wins. QEMU's own help: -h. The manual: man qemu-logbuf
+Each but attach and read has a twin in the environment, QEMU_LOGBUF_QEMU and
+so on; the option wins. QEMU's own help: -h. The manual: man qemu-logbuf
 ",
     );
     text

@@ -285,7 +285,10 @@ impl fmt::Display for Place<'_> {
         write!(f, "CPU {} ", cpu.index)?;
         match self.activity {
             Activity::NotStarted => return f.write_str("not started"),
-            Activity::Firmware => return write!(f, "in firmware at {:#x}", cpu.nip),
+            Activity::Firmware => {
+                write!(f, "in firmware at {:#x}", cpu.nip)?;
+                return callers(trace, f);
+            }
             Activity::User => return write!(f, "in a user program at {:#x}", cpu.nip),
             Activity::Held => f.write_str("held back in ")?,
             Activity::Idle => f.write_str("idle in ")?,
@@ -301,6 +304,13 @@ impl fmt::Display for Place<'_> {
         }
         write!(f, "{trace}")
     }
+}
+
+/// The kernel's functions that firmware was called from, if it was.
+fn callers(trace: &Trace, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let frames = trace.frames.iter().skip(1);
+    let frames = frames.skip_while(|frame| !frame.reliable || frame.name.is_none());
+    frames.take_while(|frame| frame.name.is_some()).try_for_each(|frame| write!(f, " ← {frame}"))
 }
 
 #[cfg(test)]
@@ -470,6 +480,8 @@ mod tests {
         sample.cpu.nip = 0x1_0000;
         sample.cpu.msr = 1 << 63;
         assert_eq!(line(&sample, Activity::Loop), "CPU 1 spinning in real mode in f+0x8 ← g+0x8");
+        assert_eq!(line(&sample, Activity::Firmware), "CPU 1 in firmware at 0x10000 ← g+0x8");
+        sample.trace.frames[1].reliable = false;
         assert_eq!(line(&sample, Activity::Firmware), "CPU 1 in firmware at 0x10000");
     }
 }

@@ -23,6 +23,7 @@ use super::error::SourceError;
 use super::functions::{Builder, Functions};
 use super::input::Input;
 use super::names::{Names, Source, Symbol};
+use super::resolve::{Nearest, Place, Resolve};
 use super::wanted::{Find, Finds, Home, Index, Kind, key};
 use crate::arch::{Arch, Bytes, Endian, Word};
 
@@ -432,6 +433,18 @@ impl Elf {
         Ok(finds)
     }
 
+    /// One string of a table, if it is of a length that names have
+    /// (`KSYM_NAME_LEN` is 512).
+    fn string(&self, table: &Section, offset: u32) -> Result<Option<Vec<u8>>, SourceError> {
+        let mut buf = [0; 512];
+        let offset = u64::from(offset);
+        let left = usize::try_from(table.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let buf = buf.get_mut(..left.min(512)).unwrap_or_default();
+        self.input.read_exact_at(table.offset.saturating_add(offset), buf)?;
+        let end = memchr::memchr(0, buf);
+        Ok(end.and_then(|end| buf.get(..end)).map(<[u8]>::to_vec))
+    }
+
     /// Whether a symbol is a function's descriptor (ELFv1). Those of static
     /// functions may have no type: `con_start` of tty/vt.c is one.
     fn is_descriptor(&self, symbol: &RawSymbol) -> bool {
@@ -444,6 +457,28 @@ impl Elf {
         section.is_some_and(|section| section.flags.contains(elf::SHF_EXECINSTR))
             && symbol.section != 0
             && !matches!(symbol.kind(), elf::STT_SECTION | elf::STT_FILE | elf::STT_OBJECT)
+    }
+}
+
+impl Resolve for Elf {
+    fn resolve(&self, addresses: &[u64]) -> Result<Vec<Option<Place>>, SourceError> {
+        let Some((symtab, strtab)) = self.symbol_table()? else {
+            return Err(SourceError::NoSymbols { arch: self.arch, banner: None });
+        };
+        let mut nearest = Nearest::new(addresses);
+        let highest = addresses.iter().copied().max().unwrap_or_default();
+        self.each_piece(symtab, |piece| {
+            let symbols = piece.chunks_exact(self.symbol_size());
+            for symbol in symbols.filter_map(|entry| RawSymbol::decode(entry, self.arch)) {
+                if symbol.address <= highest && self.is_code(&symbol) {
+                    let name = || (symbol.name, symbol.is_global());
+                    nearest.offer(symbol.address, symbol.size, name);
+                }
+            }
+        })?;
+        nearest.settle(Some(self.arch), |(name, global)| {
+            Ok(self.string(strtab, *name)?.map(|name| (*global, name)))
+        })
     }
 }
 
@@ -639,6 +674,8 @@ mod tests {
             assert_eq!(names.address("_stext"), Some(kernel.base));
             let functions = elf.functions().expect("functions");
             assert_eq!(functions.resolve(kernel.base + 0x44), Some(("start_kernel", 4)));
+            let places = elf.resolve(&[kernel.base + 0x44]).expect("places");
+            assert_eq!(places, [Some(("start_kernel".to_owned(), 4))]);
         }
     }
 
@@ -717,6 +754,7 @@ mod tests {
         if let Ok(elf) = parsed(bytes) {
             let _ = elf.names();
             let _ = elf.functions();
+            let _ = elf.resolve(&[0, 0xc000_0044, 0xc000_0000_0000_0044, u64::MAX]);
             let _ = elf.banner();
         }
     }

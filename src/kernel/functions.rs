@@ -40,7 +40,7 @@ struct Entry {
 const NOWHERE: u32 = u32::MAX;
 
 /// How far code without a known size reaches, in bytes.
-const UNSIZED: u64 = 0x1_0000;
+pub(super) const UNSIZED: u64 = 0x1_0000;
 
 impl Functions {
     /// The function that effective address `address` lies in, and how many
@@ -107,7 +107,7 @@ pub(super) struct Builder {
 
 /// What a dot before a name means.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Dots {
+pub(super) enum Dots {
     /// ELFv1 (big-endian ppc64): `.func` is `func`'s code, and `func` itself
     /// its descriptor in `.opd`, which no source calls text.
     Code,
@@ -115,21 +115,21 @@ enum Dots {
     Label,
 }
 
-impl Builder {
+impl Dots {
     /// For a kernel compiled for `arch`; `None` where unknown.
-    pub(super) fn new(arch: Option<Arch>) -> Self {
-        let dots = match arch {
-            Some(Arch { word: Word::W64, endian: Endian::Big }) | None => Dots::Code,
-            Some(_) => Dots::Label,
-        };
-        Self { dots, found: Vec::new(), names: Vec::new(), end: 0 }
+    pub(super) const fn of(arch: Option<Arch>) -> Self {
+        match arch {
+            Some(Arch { word: Word::W64, endian: Endian::Big }) | None => Self::Code,
+            Some(_) => Self::Label,
+        }
     }
 
-    /// Add a text symbol; `size` in bytes, 0 where unknown.
-    pub(super) fn push(&mut self, address: u64, size: u64, global: bool, name: &[u8]) {
-        let name = match (name.split_first(), self.dots) {
-            (Some((b'.', rest)), Dots::Code) => rest,
-            (Some((b'.' | b'$', _)), _) | (None, _) => return,
+    /// The name as it is shown, and how good it is; `None` for what is no
+    /// function's.
+    pub(super) fn classify(self, name: &[u8], global: bool) -> Option<(Rank, &[u8])> {
+        let name = match (name.split_first(), self) {
+            (Some((b'.', rest)), Self::Code) => rest,
+            (Some((b'.' | b'$', _)), _) | (None, _) => return None,
             (Some(_), _) => name,
         };
         let rank = match name {
@@ -138,6 +138,20 @@ impl Builder {
             _ if global => Rank::Global,
             _ => Rank::Local,
         };
+        Some((rank, name))
+    }
+}
+
+impl Builder {
+    /// For a kernel compiled for `arch`; `None` where unknown.
+    pub(super) fn new(arch: Option<Arch>) -> Self {
+        let dots = Dots::of(arch);
+        Self { dots, found: Vec::new(), names: Vec::new(), end: 0 }
+    }
+
+    /// Add a text symbol; `size` in bytes, 0 where unknown.
+    pub(super) fn push(&mut self, address: u64, size: u64, global: bool, name: &[u8]) {
+        let Some((rank, name)) = self.dots.classify(name, global) else { return };
         let Ok(length) = u16::try_from(name.len()) else { return };
         let Ok(at) = u32::try_from(self.names.len()) else { return };
         if std::str::from_utf8(name).is_err() {

@@ -31,8 +31,10 @@ use std::path::PathBuf;
 use self::names::Compressed;
 use self::tokens::Tokens;
 use super::banner;
+use super::error::SourceError;
 use super::functions::{Builder, Functions};
 use super::names::{Names, Source};
+use super::resolve::{Nearest, Place as Placed, Resolve};
 use super::wanted::{Finds, Index, is_code};
 use crate::arch::{Arch, Bytes, Word};
 use crate::guest::{AddressRule, Memory, ReadError, is_ram};
@@ -282,6 +284,24 @@ impl Kallsyms {
             }
         };
         aligned.then_some(base)
+    }
+}
+
+impl Resolve for Kallsyms {
+    fn resolve(&self, addresses: &[u64]) -> Result<Vec<Option<Placed>>, SourceError> {
+        let arch = self.names.arch;
+        let mut nearest = Nearest::new(addresses);
+        for n in 0..self.names.count {
+            if let Some(address) = self.addresses.get(n, arch) {
+                nearest.offer(address, 0, || n);
+            }
+        }
+        // Only these are worth unpacking.
+        let names = self.names.pick(nearest.kept().copied().collect());
+        nearest.settle(Some(arch), |n| {
+            let name = names.get(n).filter(|(kind, _)| is_code(*kind));
+            Ok(name.map(|(kind, name)| (*kind == b'T', name.clone())))
+        })
     }
 }
 

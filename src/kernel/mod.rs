@@ -5,6 +5,7 @@
 
 pub mod activity;
 pub mod banner;
+pub mod console;
 pub mod elf;
 pub mod error;
 pub mod functions;
@@ -14,6 +15,7 @@ pub mod input;
 pub mod kallsyms;
 pub mod locate;
 pub mod names;
+pub mod resolve;
 pub mod scan;
 pub mod search;
 pub mod stack;
@@ -30,4 +32,5 @@ pub use input::Input;
 pub use kallsyms::Kallsyms;
 pub use locate::{LocateError, locate, open_found};
 pub use names::{Names, Source, Symbol};
+pub use resolve::Resolve;
 pub use search::{Candidate, Search};

@@ -24,6 +24,7 @@ use super::functions::Functions;
 use super::image::Kernel;
 use super::input::Input;
 use super::names::Names;
+use super::resolve::{Place, Resolve};
 use super::system_map::SystemMap;
 
 /// Names of a kernel, and where its functions can be had when needed.
@@ -98,6 +99,26 @@ impl Candidate {
                 Ok(Self { names: map.names()?, functions: FunctionSource::Map(map) })
             }
             Err(other) => Err(other),
+        }
+    }
+}
+
+impl Resolve for Candidate {
+    fn resolve(&self, addresses: &[u64]) -> Result<Vec<Option<Place>>, SourceError> {
+        match &self.functions {
+            FunctionSource::Elf(elf) => elf.resolve(addresses),
+            FunctionSource::Map(map) => map.resolve(addresses),
+            FunctionSource::Packed(input, path) => {
+                match Kernel::open(input.clone(), path.clone())? {
+                    Kernel::Elf(elf) => match elf.resolve(addresses) {
+                        Err(SourceError::NoSymbols { .. }) => {
+                            Kernel::Elf(elf).kallsyms()?.resolve(addresses)
+                        }
+                        other => other,
+                    },
+                    bare @ Kernel::Bare(..) => bare.kallsyms()?.resolve(addresses),
+                }
+            }
         }
     }
 }

@@ -306,7 +306,7 @@ impl<'a> Walker<'a> {
 
     /// A frame that returns to `address`, if that can be an instruction.
     fn returned(&self, address: u64) -> Option<Frame> {
-        if address == 0 || address % 4 != 0 {
+        if address == 0 || !address.is_multiple_of(4) {
             return None;
         }
         // A call to a function that does not return is its caller's last
@@ -345,7 +345,7 @@ impl<'a> Walker<'a> {
         };
         // A stack is full of old frames; a live one agrees with itself.
         let agrees = saved.stack == caller || (caller == 0 && saved.user);
-        (agrees && saved.nip % 4 == 0).then_some(saved)
+        (agrees && saved.nip.is_multiple_of(4)).then_some(saved)
     }
 
     /// Where in its caller's frame a function saves where it returns to.
@@ -358,7 +358,7 @@ impl<'a> Walker<'a> {
 
     /// Why there can be no frame at `stack`, if there can't.
     fn no_frame(&self, stack: u64) -> Option<End> {
-        if stack == 0 || stack % 16 != 0 {
+        if stack == 0 || !stack.is_multiple_of(16) {
             return Some(End::Broken(stack));
         }
         self.word(stack).is_none().then_some(End::Unreadable(stack))

@@ -11,6 +11,7 @@ use super::error::SourceError;
 use super::functions::{Builder, Functions};
 use super::input::Input;
 use super::names::{Names, Source};
+use super::resolve::{Nearest, Place, Resolve};
 use super::wanted::{Finds, Index, is_code};
 use crate::arch::Arch;
 
@@ -74,9 +75,7 @@ impl SystemMap {
         let (mut digits, mut dots) = (0, 0_u32);
         self.each_line(|line| {
             digits = digits.max(line.digits);
-            if is_code(line.kind) && matches!(line.name, [b'.', b'a'..=b'z' | b'_', ..]) {
-                dots += 1;
-            }
+            dots += u32::from(is_code(line.kind) && line.has_dot());
             finds.offer(&index, line.address, line.kind, line.name);
         })?;
         let symbols = finds.settle();
@@ -133,6 +132,24 @@ impl SystemMap {
     }
 }
 
+impl Resolve for SystemMap {
+    fn resolve(&self, addresses: &[u64]) -> Result<Vec<Option<Place>>, SourceError> {
+        let mut nearest = Nearest::new(addresses);
+        let (mut number, mut dots) = (0_u32, 0_u32);
+        self.each_line(|line| {
+            if is_code(line.kind) {
+                dots += u32::from(line.has_dot());
+                let name = || (number, line.kind == b'T', line.name.to_vec());
+                nearest.offer(line.address, 0, name);
+                number += 1;
+            }
+        })?;
+        // Without a dot in front of any, what a dot means is no question.
+        let arch = (dots <= SOME_DOTS).then_some(Arch::PPC64LE);
+        nearest.settle(arch, |(_, global, name)| Ok(Some((*global, name.clone()))))
+    }
+}
+
 /// More functions with a dot in front than the handful of an ELFv2 kernel.
 const SOME_DOTS: u32 = 100;
 
@@ -156,6 +173,11 @@ impl<'a> Line<'a> {
         let &[kind] = kind else { return None };
         let address = u64::from_str_radix(std::str::from_utf8(address).ok()?, 16).ok()?;
         Some(Self { address, digits, kind, name }).filter(|line| !line.name.is_empty())
+    }
+
+    /// Whether its name is that of a function's code in ELFv1.
+    const fn has_dot(&self) -> bool {
+        matches!(self.name, [b'.', b'a'..=b'z' | b'_', ..])
     }
 }
 
@@ -193,6 +215,8 @@ c000000002ffffff b log_buf
         let functions = map.functions().expect("functions");
         assert_eq!(functions.resolve(0xc000_0000_0001_0204), Some(("helper", 4)));
         assert_eq!(functions.resolve(0xc000_0000_0001_0300), None);
+        let places = map.resolve(&[0xc000_0000_0001_0300, 0xc000_0000_0001_0204]).expect("places");
+        assert_eq!(places, [None, Some(("helper".to_owned(), 4))]);
     }
 
     #[test]

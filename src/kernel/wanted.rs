@@ -167,10 +167,10 @@ impl Finds {
             let kind = if is_code(letter) { Kind::Text } else { Kind::Data };
             let global = letter.is_ascii_uppercase();
             self.push(number, Find { symbol, kind, home: Home::Unknown, global });
-        } else if let Some((b'.', name)) = name.split_first() {
-            if let Some(number) = index.number(name) {
-                *self.dotted.entry(number).or_default() += 1;
-            }
+        } else if let Some((b'.', name)) = name.split_first()
+            && let Some(number) = index.number(name)
+        {
+            *self.dotted.entry(number).or_default() += 1;
         }
     }
 

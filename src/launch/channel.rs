@@ -75,16 +75,18 @@ fn high(fd: std::os::fd::BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(crate::sys::own(number))
 }
 
-/// Whether a command line already begins with a channel of ours: then the
-/// QEMU that was started is a wrapper that led back here.
+/// Whether a command line already holds a channel of ours: then the QEMU that
+/// was started is a wrapper, perhaps one that adds words in front, that led
+/// back here.
 #[must_use]
 pub fn is_wrapped(words: &[OsString]) -> bool {
-    let [option, path, ..] = words else { return false };
-    option == "-readconfig"
-        && path.to_str().is_some_and(|path| {
-            path.starts_with("/proc/self/fd/")
-                && std::fs::read_link(path).is_ok_and(|target| {
-                    target.to_string_lossy().starts_with(&format!("/memfd:{NAME}"))
-                })
-        })
+    words.windows(2).any(|pair| {
+        pair[0] == "-readconfig"
+            && pair[1].to_str().is_some_and(|path| {
+                path.starts_with("/proc/self/fd/")
+                    && std::fs::read_link(path).is_ok_and(|target| {
+                        target.to_string_lossy().starts_with(&format!("/memfd:{NAME}"))
+                    })
+            })
+    })
 }

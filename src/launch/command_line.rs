@@ -197,7 +197,7 @@ fn property(bytes: &[u8], name: &[u8]) -> Option<Vec<u8>> {
 
 /// Whether a file name in an argument leads to descriptor 0.
 fn leads_to_stdin(text: &str) -> bool {
-    ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0", "/dev/tty"].iter().any(|name| {
+    ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|name| {
         text.match_indices(name).any(|(at, _)| {
             text[at + name.len()..].chars().next().is_none_or(|next| !next.is_ascii_digit())
         })
@@ -289,6 +289,8 @@ mod tests {
         assert!(
             read("-chardev file,id=x,path=/dev/null,input-path=/proc/self/fd/0").reads_stdin_unseen
         );
+        // That is the real terminal, read by QEMU itself.
+        assert!(!read("-serial /dev/tty").reads_stdin_unseen);
         assert!(!read("-initrd /proc/self/fd/03").reads_stdin_unseen);
         assert!(read("-display curses").reads_stdin_unseen);
         assert!(read("-run-with chroot=/,exit-with-parent=on").exit_with_parent);

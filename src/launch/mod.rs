@@ -4,6 +4,7 @@
 
 mod channel;
 mod command_line;
+mod companion;
 mod end;
 mod find;
 mod session;
@@ -25,7 +26,7 @@ pub use find::{NotFound, Qemu, find};
 use crate::cli::{KeySequence, Options, QEMU_KEYS};
 use crate::sys::{self, Child, Inheritance};
 use crate::terminal::{Keys, Modes, Relay, is_terminal};
-use crate::watch::{Desk, Observer, Sources};
+use crate::watch::{Desk, Observer, Plan, Sources};
 
 use session::Session;
 use signals::Signals;
@@ -114,7 +115,15 @@ pub fn run(
         return Err(LaunchError::Key(key));
     }
     if line.daemonize {
+        if !Plan::new(&options).is_idle() {
+            eprintln!(
+                "qemu-logbuf: with -daemonize nobody stays to look out for events; leave out -daemonize, or the --logbuf options"
+            );
+        }
         return Err(become_qemu(&qemu, words, inheritance));
+    }
+    if options.same_pid || line.libvirt {
+        return companion::start(&qemu, words, &line, &inheritance, &options);
     }
     start(&qemu, words, &line, inheritance, options, keys)
 }
@@ -133,6 +142,15 @@ fn become_qemu(qemu: &Qemu, words: &[OsString], inheritance: Inheritance) -> Lau
     LaunchError::Exec(qemu.path.clone().into(), command.exec())
 }
 
+/// QEMU follows its parent, and that is us: so we follow ours.
+fn follow(parent: Pid) {
+    let term = nix::sys::signal::Signal::SIGTERM;
+    let _ = nix::sys::prctl::set_pdeathsig(term);
+    if nix::unistd::getppid() != parent {
+        let _ = nix::sys::signal::raise(term);
+    }
+}
+
 /// Start QEMU as our child and stay until it ends.
 fn start(
     qemu: &Qemu,
@@ -142,7 +160,8 @@ fn start(
     options: Options,
     keys: Keys,
 ) -> Result<End, LaunchError> {
-    let signals = Signals::catch()?;
+    let parent = nix::unistd::getppid();
+    let held = sys::hold_signals()?;
     let modes = Modes::note();
     let on_terminal = inheritance.was_open(0) && is_terminal(0);
     let relay = on_terminal.then(|| Relay::open(line.reads_stdin_unseen)).and_then(Result::ok);
@@ -170,16 +189,18 @@ fn start(
     drop(command);
     let pid = Pid::from_raw(child.id().try_into().unwrap_or(0));
     crate::trace!("QEMU runs as {pid}");
+    let signals = Signals::catch()?;
+    held.release(signals::NEEDED)?;
     inheritance.close_descriptors();
     if line.exit_with_parent {
-        // QEMU follows its parent, and that is us: so we follow ours.
-        let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM);
+        follow(parent);
     }
     // So that `pkill -USR1 qemu-logbuf` works whatever the link is called.
     let _ = nix::sys::prctl::set_name(c"qemu-logbuf");
 
     let observer = Observer::new(sources, channel, pid, &options);
-    let session = Session { qemu: pid, signals, relay, keys, desk: Desk::open(observer)? };
+    let desk = Desk::open(observer, Plan::new(&options))?;
+    let session = Session { qemu: pid, signals, relay, keys, desk };
     let end = session.run();
     modes.restore();
     Ok(end?)

@@ -13,11 +13,12 @@ use nix::unistd::Pid;
 use super::end::End;
 use super::signals::{Notice, Signals};
 use crate::sys;
-use crate::terminal::{Destination, Keys, Relay};
-use crate::watch::Desk;
+use crate::terminal::{Action, Destination, Keys, Relay};
+use crate::watch::{Desk, Question, Subject};
 
-/// How often to look whether QEMU has read what came before an end of file.
-const END_OF_FILE_RETRY: Duration = Duration::from_millis(5);
+/// How often to look whether QEMU has read what came before, where the kernel
+/// does not tell: at the end of a file, and within a paste of many lines.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// A running QEMU and what we hold of it.
 pub struct Session {
@@ -56,8 +57,11 @@ impl Session {
             if woken.signals
                 && let Some(end) = self.take_signals()
             {
-                self.desk.finish();
-                return Ok(end);
+                let verdict = self.desk.finish(end == End::Exited(0));
+                if let Some(relay) = self.relay {
+                    relay.give_back();
+                }
+                return Ok(verdict.map_or(end, End::Exited));
             }
             self.take_terminal(woken);
             if woken.desk {
@@ -111,7 +115,11 @@ impl Session {
     /// How long to sleep at most: for ever, but for a key that is held back
     /// or an end of file that waits.
     fn timeout(&self) -> PollTimeout {
-        let end = self.relay.as_ref().is_some_and(Relay::ends).then_some(END_OF_FILE_RETRY);
+        let end = self
+            .relay
+            .as_ref()
+            .is_some_and(|relay| relay.ends() || relay.is_behind())
+            .then_some(RETRY);
         let held = self.keys.deadline().map(|at| at.saturating_duration_since(Instant::now()));
         match (end, held) {
             (Some(wait), None) | (None, Some(wait)) => rounded_up(wait),
@@ -124,7 +132,11 @@ impl Session {
     fn take_signals(&mut self) -> Option<End> {
         for notice in self.signals.handle(self.qemu) {
             match notice {
-                Notice::Ask => self.desk.ask(Destination::Stderr),
+                Notice::Ask => self.desk.ask(Question {
+                    subject: Subject::Log,
+                    destination: Destination::Stderr,
+                    for_all: None,
+                }),
                 Notice::Resized => {
                     if let Some(relay) = &self.relay {
                         relay.resize();
@@ -153,7 +165,7 @@ impl Session {
         if woken.packets {
             relay.take_packets();
         }
-        if woken.room {
+        if woken.room || relay.is_behind() {
             relay.flush();
         }
         relay.flush_end();
@@ -162,8 +174,19 @@ impl Session {
             let mut typed = [0; 4096];
             match relay.read_typed(&mut typed) {
                 Some(typed) => {
-                    for _action in self.keys.feed(typed, Instant::now(), &mut onward) {
-                        self.desk.ask(Destination::Terminal);
+                    for action in self.keys.feed(typed, Instant::now(), &mut onward) {
+                        let subject = match action {
+                            Action::Report => Subject::News,
+                            Action::All => Subject::All,
+                            Action::Where => Subject::Places,
+                            Action::Follow => {
+                                self.desk.toggle_follow(Destination::Terminal);
+                                continue;
+                            }
+                        };
+                        let destination = Destination::Terminal;
+                        let for_all = self.keys.for_all();
+                        self.desk.ask(Question { subject, destination, for_all });
                     }
                 }
                 None if woken.hangup => {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -37,6 +37,10 @@ const FORWARDED: &[libc::c_int] = &[
     libc::SIGSTKFLT,
     libc::SIGCONT,
 ];
+
+/// Without these nothing works; they are let through even where they were
+/// blocked on entry (QEMU gets its own mask back).
+pub const NEEDED: &[Signal] = &[Signal::SIGCHLD, Signal::SIGUSR1];
 
 /// What a signal means for the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +70,23 @@ impl Signals {
         let ours = [libc::SIGUSR1, libc::SIGCHLD, libc::SIGWINCH, libc::SIGTSTP];
         let all = ours.iter().chain(FORWARDED);
         let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), all)?;
-        // Blocked on entry, these would never come; QEMU gets its own mask back.
-        let mut needed = SigSet::empty();
-        needed.add(Signal::SIGCHLD);
-        needed.add(Signal::SIGUSR1);
-        needed.thread_unblock()?;
         Ok(Self { delivery })
+    }
+
+    /// Catch only the one that asks.
+    ///
+    /// # Errors
+    /// As [`Signals::catch`].
+    pub fn catch_questions() -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        let ours = [libc::SIGUSR1];
+        let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), ours)?;
+        Ok(Self { delivery })
+    }
+
+    /// Take the questions, where nothing else is caught; whether there are any.
+    pub fn asked(&mut self) -> bool {
+        self.delivery.pending().count() > 0
     }
 
     /// Readable when there are signals to handle.
@@ -107,14 +122,21 @@ impl Signals {
 
 /// Pass a signal on, unless its sender reached QEMU too.
 fn forward(qemu: Pid, origin: &Origin) {
-    // From the kernel: the terminal's, for the whole process group.
-    let Cause::Sent(_) = origin.cause else { return };
-    // QEMU answers to nobody's SIGCONT by name, and a continued process has no
-    // use for a queued one.
-    let sender = match origin.signal {
-        libc::SIGCONT | libc::SIGTSTP => None,
-        _ => origin.process.map(|process| (process.pid, process.uid)),
+    let sender = match (&origin.cause, origin.signal) {
+        // QEMU answers to nobody's SIGCONT by name, and a continued process
+        // has no use for a queued one.
+        (Cause::Sent(_), libc::SIGCONT | libc::SIGTSTP) => None,
+        (Cause::Sent(_), _) => origin.process.map(|process| (process.pid, process.uid)),
+        // A terminal that hangs up tells the leader of its session, alone.
+        (_, libc::SIGHUP) if leads_session() => Some((0, 0)),
+        // From the kernel: the terminal's, for the whole process group.
+        _ => return,
     };
     // It may have ended already.
     let _ = sys::forward_signal(qemu, origin.signal, sender);
+}
+
+/// Whether this process leads its session, as in a terminal window of its own.
+fn leads_session() -> bool {
+    nix::unistd::getsid(None).is_ok_and(|session| session == Pid::this())
 }

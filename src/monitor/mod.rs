@@ -92,6 +92,9 @@ pub struct Monitor {
     dropped: u64,
     /// Why the session is over, once it is.
     broken: Option<Error>,
+    /// QEMU is about to end, or to pause instead: it said so and has not
+    /// done it yet.
+    ending: bool,
 }
 
 impl Monitor {
@@ -111,6 +114,7 @@ impl Monitor {
             events: VecDeque::new(),
             dropped: 0,
             broken: None,
+            ending: false,
         })
     }
 
@@ -130,6 +134,12 @@ impl Monitor {
     /// As [`Monitor::execute`].
     pub fn ready(&mut self, deadline: Instant) -> Result<(), Error> {
         self.until(deadline, |monitor| monitor.phase == Phase::Ready)
+    }
+
+    /// Whether QEMU said that it is about to end, and has not paused instead.
+    #[must_use]
+    pub const fn is_ending(&self) -> bool {
+        self.ending
     }
 
     /// Whether the opening exchange is over and the session is not.
@@ -154,7 +164,10 @@ impl Monitor {
     ///
     /// A command that was given up on keeps its place: the next call waits
     /// for that reply first and sends nothing before, so that a frozen QEMU
-    /// wakes to one command and not to a pile of them.
+    /// wakes to one command and not to a pile of them. Likewise once QEMU has
+    /// said that it is about to end: nothing is sent before it is known to
+    /// have paused instead. (It would not answer, and QEMU 5.2 aborts over a
+    /// command that comes at that moment.)
     ///
     /// # Errors
     /// - [`Error::Refused`]: QEMU's own words; the session goes on.
@@ -171,7 +184,7 @@ impl Monitor {
             return Err(error.clone());
         }
         self.ready(deadline)?;
-        self.until(deadline, |monitor| monitor.answered == monitor.next_id)?;
+        self.until(deadline, |monitor| monitor.answered == monitor.next_id && !monitor.ending)?;
         // Of whatever was given up on, nobody wants the reply any more.
         self.reply = None;
         let id = self.send(command, arguments)?;
@@ -275,6 +288,13 @@ impl Monitor {
                 )));
             }
             Message::Event(event) => {
+                match (event.name.as_str(), event.text("action")) {
+                    ("SHUTDOWN", _) => self.ending = true,
+                    // panic=none lets the guest go on.
+                    ("GUEST_PANICKED", action) => self.ending = action != Some("run"),
+                    ("STOP" | "RESUME" | "RESET", _) => self.ending = false,
+                    _ => {}
+                }
                 if self.events.len() == EVENTS_KEPT {
                     self.events.pop_front();
                     self.dropped += 1;

@@ -127,6 +127,32 @@ fn events_between_are_kept_in_order_and_bounded() {
 }
 
 #[test]
+fn a_qemu_about_to_end_is_asked_nothing_unless_it_pauses_instead() {
+    let (release, held) = std::sync::mpsc::channel();
+    let (mut monitor, peer) = connected(move |peer| {
+        let command = peer.hear();
+        peer.say(r#"{"event": "GUEST_PANICKED", "data": {"action": "run"}}"#);
+        peer.say(&format!(r#"{{"return": {{}}, "id": {}}}"#, command["id"]));
+        peer.answer("{}");
+        peer.say(r#"{"event": "SHUTDOWN", "data": {"guest": true}}"#);
+        held.recv().expect("a turn");
+        peer.say(r#"{"event": "STOP"}"#);
+        // The one command that was held back is the next that is heard.
+        assert_eq!(peer.answer("{}")["execute"], "held-back");
+    });
+    monitor.execute("a", None, soon()).expect("a reply");
+    assert!(!monitor.is_ending(), "the guest runs on");
+    monitor.execute("b", None, soon()).expect("a reply");
+    while !monitor.is_ending() {
+        monitor.drain().expect("events");
+    }
+    assert_eq!(monitor.execute("never-sent", None, shortly()), Err(Error::Silent));
+    release.send(()).expect("a peer");
+    monitor.execute("held-back", None, soon()).expect("a reply");
+    peer.join().expect("the script");
+}
+
+#[test]
 fn silence_ends_at_the_deadline_and_the_late_reply_is_not_mistaken() {
     let (release, held) = std::sync::mpsc::channel();
     let (mut monitor, peer) = connected(move |peer| {

@@ -15,7 +15,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub(super) const fn new(next_seq: u64, marks: [u64; 4]) -> Self {
+    pub(crate) const fn new(next_seq: u64, marks: [u64; 4]) -> Self {
         Self { next_seq, marks }
     }
 

@@ -617,7 +617,7 @@ fn is_kernel_pointer(view: &View<'_>, address: u64) -> bool {
         Word::W64 => address >> 60 == 0xc,
         Word::W32 => address != 0,
     };
-    proper && address % 4 == 0 && view.real(address, 4).is_some()
+    proper && address.is_multiple_of(4) && view.real(address, 4).is_some()
 }
 
 /// Numbers of 4 or 8 bytes at effective addresses: by one read where all of

@@ -17,7 +17,7 @@ use memchr::{memchr, memchr_iter, memmem};
 
 use super::colour::{Paint, Palette};
 use super::frame::{Facts, words};
-use super::{Formatter, Report, Style, Verdict, counted, diagnosis, push_number, text};
+use super::{Formatter, Report, Scope, Style, Verdict, counted, diagnosis, push_number, text};
 use crate::printk::{Caller, Entry, Format, Loss, Record, State};
 
 /// The formatter.
@@ -44,7 +44,8 @@ impl Formatter for Dmesg<'_> {
     fn head(&self, out: &mut Vec<u8>) {
         if let Verdict::Failed { what, remedy } = &self.report.verdict {
             self.push_warnings(out);
-            self.push_line(out, &self.palette.strong, &format!("qemu-logbuf: {what}; {remedy}"));
+            let line = format!("qemu-logbuf: {}{what}; {remedy}", self.trigger());
+            self.push_line(out, &self.palette.strong, &line);
             return;
         }
         self.push_header(out);
@@ -62,11 +63,14 @@ impl Formatter for Dmesg<'_> {
 
     fn tail(&self, out: &mut Vec<u8>) {
         let report = self.report;
-        for line in &report.cpus {
-            let line = format!("CPU {} {}", line.cpu, line.text);
+        for cpu in &report.cpus {
+            let line = format!("CPU {} {}", cpu.cpu, cpu.text);
             let facts = line.split(" ← ").map(str::to_owned).collect();
             let facts = Facts { facts, glue: " ← ", hang: "      ← ", close: "" };
             self.push_facts(out, &self.palette.strong, &facts);
+            for registers in &cpu.registers {
+                self.push_line(out, &Paint::default(), &format!("      {registers}"));
+            }
         }
         for note in &report.notes {
             self.push_line(out, &Paint::default(), note);
@@ -82,9 +86,10 @@ impl Dmesg<'_> {
     /// what matters.
     fn push_header(&self, out: &mut Vec<u8>) {
         let report = self.report;
+        let subject = format!("{}{}", self.trigger(), self.subject());
         let mut facts = vec![match report.number {
-            0 | 1 => format!("──── qemu-logbuf: {}", self.subject()),
-            number => format!("──── qemu-logbuf #{number}: {}", self.subject()),
+            0 | 1 => format!("──── qemu-logbuf: {subject}"),
+            number => format!("──── qemu-logbuf #{number}: {subject}"),
         }];
         if let Verdict::NotEntered { detail } = &report.verdict {
             facts.extend(Some(detail.clone()).filter(|detail| !detail.is_empty()));
@@ -102,13 +107,33 @@ impl Dmesg<'_> {
         self.push_facts(out, &self.palette.strong, &framed(facts));
     }
 
+    /// The event that asked, before what the report is about.
+    fn trigger(&self) -> String {
+        self.report.trigger.map(|trigger| format!("{trigger}: ")).unwrap_or_default()
+    }
+
     /// What the report is about.
     fn subject(&self) -> String {
         let verdict = &self.report.verdict;
         match (diagnosis(verdict), verdict) {
             (Some(diagnosis), _) => diagnosis.to_owned(),
             (None, Verdict::Log(log)) => {
-                let records = counted(log.records().count() as u64, "record");
+                let count = log.records().count() as u64;
+                let records = match (self.report.scope, count) {
+                    (Scope::All, _) => counted(count, "record"),
+                    (Scope::New(since), 0) if log.entries.is_empty() => {
+                        format!("nothing new since #{since}")
+                    }
+                    (Scope::New(since), _) => {
+                        format!("{} new since #{since}", counted(count, "record"))
+                    }
+                    (Scope::Unseen, 0) if log.entries.is_empty() => {
+                        "the consoles have printed all records".to_owned()
+                    }
+                    (Scope::Unseen, _) => {
+                        format!("{} that no console has printed", counted(count, "record"))
+                    }
+                };
                 match log.lost() {
                     0 => records,
                     lost => format!("{records}, {lost} lost"),

@@ -35,7 +35,8 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `verdict` | `log`; `not-entered`: the kernel has not been entered; `silent`: it was entered and has not printed; `failed` |
+//! | `trigger` | the event that asked for it: `stall`, `panic`, `reset`, `shutdown`, `exit`; `null` where somebody did |
+//! | `verdict` | `log`; `not-entered`: the kernel has not been entered; `silent`: it was entered and has not printed; `places`: the log was not asked for; `failed` |
 //! | `detail` | for `not-entered`, how that is known; for `failed`, what happened |
 //! | `remedy` | for `failed`, what to do |
 //! | `kernel` | its release |
@@ -44,8 +45,10 @@
 //! | `format` | `ringbuffer`, `variable-records`, `bytes` or `salvage` |
 //! | `source` | where its names are from: `elf`, `system-map`, `image-kallsyms`, `guest-kallsyms` or `scan` |
 //! | `path` | the file, where the source is one |
+//! | `scope` | which part of the log it is: `all`; `unseen`: what no console has printed; `new`: what is new since an earlier report |
+//! | `since` | for `new`, the number of that report |
 //! | `records`, `lost` | how many there were above |
-//! | `cpus` | an array of `{"cpu":0,"where":"stuck in f+0x8 ← g+0x16c"}` |
+//! | `cpus` | an array of `{"cpu":0,"where":"stuck in f+0x8 ← g+0x16c"}`; where they were asked for, `registers` is an array of lines of names and hexadecimal values |
 //! | `warnings`, `notes` | arrays of sentences |
 //!
 //! Every line is printable ASCII: other characters are `\uXXXX`, so that a
@@ -56,7 +59,7 @@
 use memchr::memchr3;
 
 use super::text::{hex_digit, is_plain};
-use super::{Formatter, Report, Style, Verdict, push_number};
+use super::{Formatter, Report, Scope, Style, Verdict, push_number};
 use crate::kernel::Source;
 use crate::printk::{Caller, Entry, Format, Loss, Record, State};
 
@@ -122,6 +125,7 @@ impl<'a> Json<'a> {
     fn verdict(&self, object: &mut Object<'_>) {
         let (verdict, detail, remedy) = match &self.report.verdict {
             Verdict::Log(_) => ("log", "", ""),
+            Verdict::Places => ("places", "", ""),
             Verdict::NotEntered { detail } => ("not-entered", &**detail, ""),
             Verdict::EnteredSilent { .. } => ("silent", "", ""),
             Verdict::Failed { what, remedy } => ("failed", &**what, &**remedy),
@@ -168,17 +172,32 @@ impl Formatter for Json<'_> {
     fn tail(&self, out: &mut Vec<u8>) {
         let report = self.report;
         let mut object = self.object(out, "report");
+        object.text_or_null(key!("trigger"), report.trigger.map(str::as_bytes));
         self.verdict(&mut object);
         self.identity(&mut object);
+        let (scope, since) = match report.scope {
+            Scope::All => ("all", None),
+            Scope::Unseen => ("unseen", None),
+            Scope::New(since) => ("new", Some(since)),
+        };
+        object.string(key!("scope"), scope.as_bytes());
+        match since {
+            Some(since) => object.number(key!("since"), since),
+            None => object.literal(key!("since"), "null"),
+        }
         object.number(key!("records"), report.log().map_or(0, |log| log.records().count() as u64));
         object.number(key!("lost"), report.log().map_or(0, |log| log.lost()));
+        let sentence = |out: &mut Vec<u8>, text: &String| push_string(out, text.as_bytes());
         object.array(key!("cpus"), &report.cpus, |out, line| {
             out.extend_from_slice(b"{\"cpu\":");
             push_number(out, line.cpu.into(), 1, b'0');
-            Object { out }.string(key!("where"), line.text.as_bytes());
+            let mut cpu = Object { out };
+            cpu.string(key!("where"), line.text.as_bytes());
+            if !line.registers.is_empty() {
+                cpu.array(key!("registers"), &line.registers, sentence);
+            }
             out.push(b'}');
         });
-        let sentence = |out: &mut Vec<u8>, text: &String| push_string(out, text.as_bytes());
         object.array(key!("warnings"), &report.warnings, sentence);
         object.array(key!("notes"), &report.notes, sentence);
         self.end(out);

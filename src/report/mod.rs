@@ -43,6 +43,10 @@ pub struct Report {
     pub arch: Option<Arch>,
     /// Where its names were taken from.
     pub source: Option<Source>,
+    /// The event that asked for it, such as `panic`, where nobody did.
+    pub trigger: Option<&'static str>,
+    /// Which part of the log this is.
+    pub scope: Scope,
     /// How many reports this session has made, this one included.
     pub number: u64,
     /// What the user must know before trusting the log; shown on top, each
@@ -63,6 +67,8 @@ impl Report {
             kernel: None,
             arch: None,
             source: None,
+            trigger: None,
+            scope: Scope::All,
             number: 1,
             warnings: Vec::new(),
             notes: Vec::new(),
@@ -85,7 +91,7 @@ impl Report {
         match &self.verdict {
             Verdict::Log(log) => Some(log.format),
             Verdict::EnteredSilent { format } => *format,
-            Verdict::NotEntered { .. } | Verdict::Failed { .. } => None,
+            Verdict::NotEntered { .. } | Verdict::Places | Verdict::Failed { .. } => None,
         }
     }
 
@@ -99,6 +105,18 @@ impl Report {
     fn entries(&self) -> &[Entry] {
         self.log().map_or(&[], |log| &log.entries)
     }
+}
+
+/// Which part of a log a report shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// All that there is.
+    #[default]
+    All,
+    /// What no console has printed.
+    Unseen,
+    /// What is new since the report of this number.
+    New(u64),
 }
 
 /// The diagnoses of a kernel that is silent, and the lack of one.
@@ -116,6 +134,8 @@ pub enum Verdict {
     },
     /// Here is the log.
     Log(Log),
+    /// The log was not asked for, only where the CPUs are.
+    Places,
     /// It could not be found out: `qemu-logbuf: <what>; <remedy>`.
     Failed {
         /// What happened.
@@ -132,6 +152,8 @@ pub struct CpuLine {
     pub cpu: u32,
     /// What it does, such as `stuck in f+0x8 ← g+0x16c`; shown after `CPU 0`.
     pub text: String,
+    /// Its registers, a few to a line, where they were asked for.
+    pub registers: Vec<String>,
 }
 
 /// How a report is written: `--logbuf-format`.
@@ -312,6 +334,7 @@ fn diagnosis(verdict: &Verdict) -> Option<&'static str> {
     match verdict {
         Verdict::NotEntered { .. } => Some("the kernel has not been entered"),
         Verdict::EnteredSilent { .. } => Some("the kernel was entered, but has not printed"),
+        Verdict::Places => Some("where the CPUs are"),
         Verdict::Log(_) | Verdict::Failed { .. } => None,
     }
 }

@@ -26,14 +26,16 @@ impl Formatter for Raw<'_> {
     fn head(&self, out: &mut Vec<u8>) {
         let verdict = &self.report.verdict;
         let line = match (diagnosis(verdict), verdict) {
-            (_, Verdict::Log(_)) => return,
+            (_, Verdict::Log(_) | Verdict::Places) => return,
             (_, Verdict::Failed { what, remedy }) => format!("{what}; {remedy}"),
             (Some(diagnosis), Verdict::NotEntered { detail }) if !detail.is_empty() => {
                 format!("{diagnosis}; {detail}")
             }
             (diagnosis, _) => diagnosis.unwrap_or_default().to_owned(),
         };
-        let line = words(&format!("qemu-logbuf: {line}"), self.style.unicode);
+        let trigger = self.report.trigger.map(|trigger| format!("{trigger}: "));
+        let line = format!("qemu-logbuf: {}{line}", trigger.unwrap_or_default());
+        let line = words(&line, self.style.unicode);
         out.extend_from_slice(line.as_bytes());
         out.extend_from_slice(self.style.line_end.bytes());
     }
@@ -51,5 +53,17 @@ impl Formatter for Raw<'_> {
         }
     }
 
-    fn tail(&self, _out: &mut Vec<u8>) {}
+    fn tail(&self, out: &mut Vec<u8>) {
+        // Under a log they would not be the log's text.
+        if !matches!(self.report.verdict, Verdict::Places) {
+            return;
+        }
+        for line in &self.report.cpus {
+            let place = format!("CPU {} {}", line.cpu, line.text);
+            for line in std::iter::once(&place).chain(&line.registers) {
+                out.extend_from_slice(words(line, self.style.unicode).as_bytes());
+                out.extend_from_slice(self.style.line_end.bytes());
+            }
+        }
+    }
 }

@@ -55,6 +55,7 @@ fn hung() -> Report {
     report.cpus = vec![CpuLine {
         cpu: 0,
         text: "stuck in early_setup+0x8 ← start_here_common+0x1c".into(),
+        registers: Vec::new(),
     }];
     report
 }
@@ -250,6 +251,22 @@ fn raw_is_the_text_alone() {
 }
 
 #[test]
+fn the_event_that_asked_comes_first() {
+    let mut report = hung();
+    report.trigger = Some("stall");
+    let head = |report: &Report, format| {
+        let bytes = render(report, format, Style::default());
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    assert!(head(&report, Format::Dmesg).starts_with("──── qemu-logbuf: stall: "));
+    assert!(head(&report, Format::Json).contains(r#""trigger":"stall""#));
+    report.verdict = Verdict::Failed { what: "no".into(), remedy: "try".into() };
+    for format in [Format::Dmesg, Format::Raw] {
+        assert!(head(&report, format).starts_with("qemu-logbuf: stall: no; try"));
+    }
+}
+
+#[test]
 fn json_follows_its_schema() {
     let mut report = hung();
     report.warnings = vec!["é \"x\"".into()];
@@ -278,9 +295,9 @@ fn json_follows_its_schema() {
     let shown = text(&report, Format::Json, PLAIN);
     assert!(shown.starts_with(expected), "{shown}");
     let last = concat!(
-        r#"{"v":1,"type":"report","report":1,"verdict":"log","detail":null,"remedy":null,"#,
+        r#"{"v":1,"type":"report","report":1,"trigger":null,"verdict":"log","detail":null,"remedy":null,"#,
         r#""kernel":"6.1.0-48-powerpc64le","banner":"Linux version 6.1.0-48-powerpc64le (debian-kernel@lists.debian.org)","#,
-        r#""arch":"ppc64le","format":"ringbuffer","source":"elf","path":"/boot/vmlinux","records":4,"lost":9,"#,
+        r#""arch":"ppc64le","format":"ringbuffer","source":"elf","path":"/boot/vmlinux","scope":"all","since":null,"records":4,"lost":9,"#,
         r#""cpus":[{"cpu":0,"where":"stuck in early_setup+0x8 \u2190 start_here_common+0x1c"}],"warnings":["\u00e9 \"x\""],"notes":[]}"#,
     );
     assert_eq!(shown.lines().next_back(), Some(last));
@@ -363,7 +380,8 @@ fn any_report() -> impl Strategy<Value = Report> {
             let string = String::from_utf8_lossy(&words).into_owned();
             report.warnings = vec![string.clone()];
             report.notes = vec![string.clone()];
-            report.cpus = vec![CpuLine { cpu: 1, text: string.clone() }];
+            report.cpus =
+                vec![CpuLine { cpu: 1, text: string.clone(), registers: vec![string.clone()] }];
             if names {
                 report.kernel = Some(words);
                 report.source = Some(Source::SystemMap(string.into()));
@@ -442,7 +460,8 @@ proptest! {
         prop_assert_eq!(lines.len(), report.entries().len() + 1);
         for (line, entry) in lines.iter().zip(report.entries()) {
             let Entry::Record(record) = entry else { continue };
-            prop_assert_eq!(line["text"].as_str(), Some(&*String::from_utf8_lossy(&record.text)));
+            let text = String::from_utf8_lossy(&record.text);
+            prop_assert_eq!(line["text"].as_str(), Some(&*text));
             match std::str::from_utf8(&record.text) {
                 Ok(_) => prop_assert!(line.get("bytes").is_none()),
                 Err(_) => {

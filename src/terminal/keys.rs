@@ -19,13 +19,27 @@ const CTRL_RIGHT_BRACKET: u8 = 0x1d;
 /// What a key asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The log.
+    /// The log, or what is new in it.
     Report,
+    /// All of the log.
+    All,
+    /// Where each processor is.
+    Where,
+    /// To show records as they are printed, or no longer.
+    Follow,
 }
 
-/// What ours means, by its last key.
-const fn action(_key: u8) -> Action {
-    Action::Report
+/// What the keys beside the chosen one mean, after the same prefix.
+const BESIDE: [(u8, Action); 3] =
+    [(b'a', Action::All), (b'w', Action::Where), (b'f', Action::Follow)];
+
+/// What is asked for by a key after the prefix, where `chosen` asks for the
+/// log.
+fn action(chosen: u8, key: u8) -> Option<Action> {
+    if key == chosen {
+        return Some(Action::Report);
+    }
+    BESIDE.iter().find(|(beside, _)| *beside == key).map(|(_, action)| *action)
 }
 
 /// How our key is told from the rest.
@@ -104,6 +118,14 @@ impl Keys {
         }
     }
 
+    /// The keys that ask for all of the log, where there are any.
+    #[must_use]
+    pub fn for_all(&self) -> Option<KeySequence> {
+        let KeySequence { prefix, key } = self.sequence()?;
+        let (all, _) = BESIDE.iter().find(|(_, action)| *action == Action::All)?;
+        (prefix.is_some() && key != *all).then_some(KeySequence { prefix, key: *all })
+    }
+
     /// Pass `typed` on to `onward`, less what is ours; the actions asked for.
     pub fn feed(&mut self, typed: &[u8], now: Instant, onward: &mut Vec<u8>) -> Vec<Action> {
         let mut asked = Vec::new();
@@ -115,19 +137,17 @@ impl Keys {
                     if *escaped {
                         *escaped = false;
                         // The escape typed twice is the guest's, even as our key.
-                        if byte == *key && byte != *escape {
-                            asked.push(action(byte));
-                        }
+                        asked.extend(action(*key, byte).filter(|_| byte != *escape));
                     } else {
                         *escaped = byte == *escape;
                     }
                 }
-                Manner::Take { key } if byte == *key => asked.push(action(byte)),
+                Manner::Take { key } if byte == *key => asked.push(Action::Report),
                 Manner::Take { .. } => onward.push(byte),
                 Manner::Hold { prefix, key, since } => {
                     if since.take().is_some() {
-                        if byte == *key {
-                            asked.push(action(byte));
+                        if let Some(action) = action(*key, byte) {
+                            asked.push(action);
                             continue;
                         }
                         onward.push(*prefix);
@@ -181,6 +201,31 @@ mod tests {
         assert_eq!(feed(&mut keys, b"a\x01l"), (b"a\x01l".to_vec(), 1));
         assert_eq!(feed(&mut keys, b"\x01"), (b"\x01".to_vec(), 0));
         assert_eq!(feed(&mut keys, b"l"), (b"l".to_vec(), 1));
+    }
+
+    #[test]
+    fn the_keys_beside_ask_for_other_things_after_the_same_prefix() {
+        use Action::{All, Follow, Report, Where};
+        let asked = |choice, stdio, typed: &[u8]| {
+            let mut keys = Keys::new(choice, stdio, Some(1));
+            let mut onward = Vec::new();
+            let asked = keys.feed(typed, Instant::now(), &mut onward);
+            (asked, onward, keys.for_all().map(|keys| keys.to_string()))
+        };
+        let typed = b"\x01l\x01wlw\x01a\x01f";
+        let (actions, onward, all) = asked(KeyChoice::Usual, StdioUse::Mux, typed);
+        assert_eq!(actions, [Report, Where, All, Follow]);
+        assert_eq!((onward.as_slice(), all.as_deref()), (&typed[..], Some("Ctrl-a a")));
+        let typed = b"\x1dw\x1da\x1dxw";
+        let (actions, onward, all) = asked(KeyChoice::Usual, StdioUse::Plain, typed);
+        assert_eq!(actions, [Where, All]);
+        assert_eq!((onward.as_slice(), all.as_deref()), (&b"\x1dxw"[..], Some("Ctrl-] a")));
+        let own = KeyChoice::Sequence(KeySequence { prefix: Some(0x14), key: b'w' });
+        let (actions, ..) = asked(own, StdioUse::Plain, b"\x14w\x14f\x14l");
+        assert_eq!(actions, [Report, Follow]);
+        let one = KeyChoice::Sequence(KeySequence { prefix: None, key: 0x14 });
+        let (actions, onward, all) = asked(one, StdioUse::Plain, b"\x14w\x01w");
+        assert_eq!((actions, onward.as_slice(), all), (vec![Report], &b"w\x01w"[..], None));
     }
 
     #[test]

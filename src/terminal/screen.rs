@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{OutputFlags, tcgetattr};
+use nix::unistd::Pid;
 
 use crate::sys;
 
@@ -23,6 +24,10 @@ pub enum Destination {
     Terminal,
     /// Standard error: what was asked for by signal.
     Stderr,
+    /// Standard error of another process, as it is at that moment.
+    StderrOf(Pid),
+    /// Standard output, where it is nobody's but ours.
+    Stdout,
     /// Appended to a file.
     File(PathBuf),
 }
@@ -38,14 +43,20 @@ impl Destination {
         match self {
             Self::Terminal => Some(0),
             Self::Stderr => Some(2),
-            Self::File(_) => None,
+            Self::Stdout => Some(1),
+            Self::StderrOf(_) | Self::File(_) => None,
         }
     }
 
     /// Whether it is a terminal.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
-        self.standard().is_some_and(is_terminal)
+        match self {
+            Self::StderrOf(process) => {
+                open_stderr_of(*process).is_ok_and(|file| std::io::IsTerminal::is_terminal(&file))
+            }
+            _ => self.standard().is_some_and(is_terminal),
+        }
     }
 
     /// Whether it is a terminal that does not return the carriage by itself
@@ -53,7 +64,12 @@ impl Destination {
     /// be so.
     #[must_use]
     pub fn is_raw(&self) -> bool {
-        let modes = self.standard().and_then(|fd| tcgetattr(sys::standard(fd)).ok());
+        let modes = match self {
+            Self::StderrOf(process) => {
+                open_stderr_of(*process).ok().and_then(|file| tcgetattr(file).ok())
+            }
+            _ => self.standard().and_then(|fd| tcgetattr(sys::standard(fd)).ok()),
+        };
         modes.is_some_and(|modes| {
             !modes.output_flags.contains(OutputFlags::OPOST | OutputFlags::ONLCR)
         })
@@ -62,7 +78,18 @@ impl Destination {
     /// Its width in columns, where it is a terminal that says.
     #[must_use]
     pub fn columns(&self) -> Option<u16> {
-        self.standard().and_then(|fd| sys::columns(sys::standard(fd)))
+        match self {
+            Self::StderrOf(process) => {
+                open_stderr_of(*process).ok().and_then(|file| sys::columns(file.as_fd()))
+            }
+            _ => self.standard().and_then(|fd| sys::columns(sys::standard(fd))),
+        }
+    }
+
+    /// Whether others write there too: the guest, to a terminal.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        !matches!(self, Self::Stdout)
     }
 
     /// Write a whole report.
@@ -75,7 +102,20 @@ impl Destination {
                 let mut file = File::options().append(true).create(true).open(path)?;
                 file.write_all(report)
             }
-            Self::Terminal | Self::Stderr => {
+            Self::StderrOf(process) => {
+                // A terminal or a file is shared with nobody when opened once
+                // more; but a file that is not appended to must be shared,
+                // lest the two write over each other.
+                let file = match open_stderr_of(*process) {
+                    Ok(own) if std::io::IsTerminal::is_terminal(&own) => own,
+                    own => match sys::descriptor_of(*process, 2) {
+                        Ok(shared) => File::from(shared),
+                        Err(_) => own?,
+                    },
+                };
+                write_shared(file.as_fd(), report)
+            }
+            Self::Terminal | Self::Stderr | Self::Stdout => {
                 let fd = self.standard().unwrap_or(2);
                 if is_terminal(fd) {
                     let own = File::options()
@@ -90,6 +130,14 @@ impl Destination {
             }
         }
     }
+}
+
+/// Open what another process has as its standard error once more.
+fn open_stderr_of(process: Pid) -> io::Result<File> {
+    File::options()
+        .append(true)
+        .custom_flags(nix::libc::O_NOCTTY | nix::libc::O_NONBLOCK)
+        .open(format!("/proc/{process}/fd/2"))
 }
 
 /// Write to a descriptor that others share and may have made non-blocking.

@@ -16,7 +16,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{
-    LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
+    LocalFlags, SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr,
 };
 
 use super::screen::write_shared;
@@ -26,6 +26,10 @@ use crate::sys;
 /// (`TIOCPKT_IOCTL`, ioctl_tty(2)); 0 is data.
 const PACKET_MODES: u8 = 0x40;
 const PACKET_DATA: u8 = 0;
+
+/// How much a reader in canonical mode is ahead of at most: half of what the
+/// kernel holds for a terminal (`N_TTY_BUF_SIZE`).
+const CANONICAL_AT_ONCE: usize = 2048;
 
 /// The terminal's modes and flags as they were found, put back by
 /// [`Modes::restore`].
@@ -89,6 +93,10 @@ pub struct Relay {
     active: bool,
     /// QEMU has set modes on its stdin.
     mirrored: bool,
+    /// Whether QEMU has made its stdin non-blocking, as last seen.
+    nonblocking: bool,
+    /// The pty takes no more; it tells when it does again.
+    full: bool,
 }
 
 impl Relay {
@@ -122,6 +130,8 @@ impl Relay {
             end_pending: false,
             active,
             mirrored: false,
+            nonblocking: false,
+            full: false,
         };
         Ok((relay, child))
     }
@@ -140,10 +150,16 @@ impl Relay {
         self.active && self.pending.is_empty() && !self.end_pending
     }
 
-    /// Whether typed bytes wait for room in the pty.
+    /// Whether typed bytes wait for the pty to tell of room.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        !self.pending.is_empty()
+    pub const fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Whether typed bytes wait for QEMU to read what it has.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.pending.is_empty() && !self.full
     }
 
     /// Whether an end of file waits for QEMU to have read what came before.
@@ -175,9 +191,28 @@ impl Relay {
         self.mirrored = true;
         let Ok(mut termios) = tcgetattr(&self.slave) else { return };
         termios.local_flags -= LocalFlags::EXTPROC;
+        self.mirror_flags();
         // In the background this stops the job by SIGTTOU, as it would QEMU.
         while tcsetattr(sys::standard(0), SetArg::TCSANOW, &termios) == Err(Errno::EINTR) {}
         crate::trace!("terminal modes follow QEMU's: {:?}", termios.local_flags);
+    }
+
+    /// QEMU makes the open file behind its stdin non-blocking, which whoever
+    /// shares the terminal sees. Only a change is passed on: a shell that
+    /// stopped the job may have undone it since.
+    fn mirror_flags(&mut self) {
+        let flags = |fd| fcntl(fd, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
+        let Ok(theirs) = flags(self.slave.as_fd()) else { return };
+        let nonblocking = theirs.contains(OFlag::O_NONBLOCK);
+        if nonblocking == self.nonblocking {
+            return;
+        }
+        self.nonblocking = nonblocking;
+        let terminal = sys::standard(0);
+        if let Ok(mut now) = flags(terminal) {
+            now.set(OFlag::O_NONBLOCK, nonblocking);
+            let _ = fcntl(terminal, FcntlArg::F_SETFL(now));
+        }
     }
 
     /// Set them again: the shell has had the terminal in between.
@@ -211,14 +246,41 @@ impl Relay {
 
     /// Pass on what waits for room.
     pub fn flush(&mut self) {
+        self.full = false;
         while !self.pending.is_empty() {
-            match self.master.write(&self.pending) {
+            let room = self.room();
+            let chunk = &self.pending[..room.min(self.pending.len())];
+            if chunk.is_empty() {
+                return;
+            }
+            match self.master.write(chunk) {
                 Ok(len) => drop(self.pending.drain(..len)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.full = true;
+                    return;
+                }
                 // Nobody reads it any more.
                 Err(_) => self.pending.clear(),
             }
+            if room < usize::MAX {
+                return;
+            }
+        }
+    }
+
+    /// How much may be written at once. A reader of single keys pushes back
+    /// by itself. In canonical mode with `EXTPROC` the kernel counts complete
+    /// lines that it does not mark (n_tty.c, `chars_in_buffer`): it neither
+    /// tells of room nor keeps what is too much, so the reader gets little at
+    /// a time.
+    fn room(&self) -> usize {
+        let canonical = tcgetattr(&self.slave)
+            .is_ok_and(|termios| termios.local_flags.contains(LocalFlags::ICANON));
+        if canonical {
+            CANONICAL_AT_ONCE.saturating_sub(sys::unread(self.slave.as_fd()))
+        } else {
+            usize::MAX
         }
     }
 
@@ -245,4 +307,54 @@ impl Relay {
             let _ = self.master.write(&[end]);
         }
     }
+
+    /// QEMU has ended: what was typed ahead and it did not read goes back to
+    /// the terminal, for whoever reads it next, where the kernel lets us.
+    /// To be called before the terminal gets its own modes back: what was
+    /// typed then was neither echoed nor edited.
+    pub fn give_back(mut self) {
+        let mut typed = self.unread_by_qemu();
+        if typed.is_empty() || !may_type() || !in_foreground(sys::standard(0)) {
+            return;
+        }
+        let terminal = sys::standard(0);
+        let Ok(found) = tcgetattr(terminal) else { return };
+        let mut raw = found.clone();
+        cfmakeraw(&mut raw);
+        raw.output_flags = found.output_flags;
+        let _ = tcsetattr(terminal, SetArg::TCSANOW, &raw);
+        // In order: what the terminal still holds was typed later.
+        let mut bytes = [0; 4096];
+        while sys::unread(terminal) > 0
+            && let Some(more @ [_, ..]) = self.read_typed(&mut bytes)
+        {
+            typed.extend_from_slice(more);
+        }
+        for byte in typed {
+            if sys::type_byte(terminal, byte).is_err() {
+                break;
+            }
+        }
+        let _ = tcsetattr(terminal, SetArg::TCSANOW, &found);
+    }
+
+    /// What QEMU was given and did not read.
+    fn unread_by_qemu(&mut self) -> Vec<u8> {
+        let mut typed = Vec::new();
+        let mut bytes = [0; 4096];
+        let _ = fcntl(&self.slave, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK));
+        while sys::unread(self.slave.as_fd()) > 0
+            && let Ok(len @ 1..) = nix::unistd::read(&self.slave, &mut bytes)
+        {
+            typed.extend_from_slice(&bytes[..len]);
+        }
+        typed.append(&mut self.pending);
+        typed
+    }
+}
+
+/// Whether this kernel still lets a program type into its terminal (it can be
+/// turned off since Linux 6.2; older ones have no such file).
+fn may_type() -> bool {
+    std::fs::read("/proc/sys/dev/tty/legacy_tiocsti").map_or(true, |word| !word.starts_with(b"0"))
 }

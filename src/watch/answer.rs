@@ -7,32 +7,49 @@
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
+use super::history::{end, leave_out};
+use super::places::{Code, Ground};
 use super::sources::Sources;
 use crate::arch::Arch;
 use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
-use crate::kernel::identity::{REACH, each_banner};
+use crate::kernel::console::{Printed, printed};
+use crate::kernel::identity::{REACH, each_banner, usual_rule};
 use crate::kernel::scan::{self, Progress, scan};
 use crate::kernel::search::{Attempt, Role};
 use crate::kernel::{
     Identity, LocateError, Names, Source, banner, identify, kallsyms, locate, open_found,
 };
 use crate::printk::{self, LogBuffer, salvage};
-use crate::report::{Report, Verdict};
+use crate::report::{Report, Scope, Verdict};
 
 /// What one source of names had to say.
 enum Word {
     /// The answer.
-    Settled(Verdict),
-    /// These names are not the guest's, or lead nowhere; why.
-    Refused(String),
+    Settled(Box<Report>, Ground),
+    /// These names are not the guest's, or lead nowhere; why. What they know
+    /// of the kernel's place may be right all the same.
+    Refused(String, Option<Ground>),
 }
 
 /// What a guest can be asked.
 pub(super) struct Guest<'a> {
     /// Its memory.
     pub(super) memory: &'a dyn Memory,
+    /// Whether that is all of it, and it may yet change. A file may hold any
+    /// part of a guest.
+    pub(super) live: bool,
     /// Its first processor, where QEMU tells.
     pub(super) cpu: Option<Cpu>,
+    /// Whether the log is wanted, and not only whose code it runs.
+    pub(super) log: bool,
+    /// Whether records that a console has printed are left out.
+    pub(super) unseen: bool,
+}
+
+/// A report, and what is known of the kernel that it is about.
+pub(super) struct Answer {
+    pub(super) report: Report,
+    pub(super) ground: Ground,
 }
 
 /// The report by the first source of names that is the guest's, or, where
@@ -44,13 +61,14 @@ pub(super) fn consult(
     guest: &Guest<'_>,
     sources: &mut Sources,
     progress: Progress<'_>,
-) -> Result<Report, ReadError> {
+) -> Result<Answer, ReadError> {
     let mut warnings = Vec::new();
+    let mut place = None;
     let mut number = 0;
     while let Some(Attempt { path, role, result }) = sources.get(number) {
         number += 1;
-        let names = match result {
-            Ok(candidate) => &candidate.names,
+        let candidate = match result {
+            Ok(candidate) => candidate,
             Err(error) => {
                 // What QEMU loads need not have symbols; what the user named
                 // should.
@@ -60,34 +78,35 @@ pub(super) fn consult(
                 continue;
             }
         };
-        // A kernel without CONFIG_KALLSYMS_ALL knows its functions only.
+        let names = &candidate.names;
         if locate_name(names).is_none() {
+            // Functions alone (kallsyms without CONFIG_KALLSYMS_ALL).
             if *role == Role::Given {
-                let (path, why) = (path.display(), LocateError::NoName);
-                warnings.push(format!("{path} does not lead to the log: {why}"));
+                warnings.push(format!("{}: {}", path.display(), LocateError::NoName));
             }
             continue;
         }
         let arch = names.arch.unwrap_or(Arch::PPC64LE);
-        match guest.by_names(arch, path, names)? {
-            Word::Settled(verdict) => {
-                let mut report = report_of(verdict, arch, names);
-                if report.kernel.is_none() && !matches!(report.verdict, Verdict::NotEntered { .. })
-                {
-                    report.kernel = guest.banner()?;
-                }
+        let code = Code::File(Box::new(candidate.clone()));
+        match guest.by_names(arch, path, names, code)? {
+            Word::Settled(report, ground) => {
+                let mut report = *report;
+                warnings.append(&mut report.warnings);
                 report.warnings = warnings;
-                return Ok(report);
+                return Ok(Answer { report, ground });
             }
-            Word::Refused(why) => warnings.push(why),
+            Word::Refused(why, ground) => {
+                warnings.push(why);
+                place = place.or(ground);
+            }
         }
     }
-    let mut report = match guest.by_its_kallsyms()? {
-        Some(report) => report,
-        None => guest.by_scan(progress)?,
-    };
-    report.warnings = warnings;
-    Ok(report)
+    let mut answer = guest.without_files(progress)?;
+    answer.report.warnings = warnings;
+    if let Some(place) = place {
+        answer.ground = place.or_code(answer.ground.code);
+    }
+    Ok(answer)
 }
 
 /// Report what the names of a kernel led to.
@@ -101,21 +120,49 @@ fn report_of(verdict: Verdict, arch: Arch, names: &Names) -> Report {
 
 impl Guest<'_> {
     /// What the names of one file, of a kernel compiled for `arch`, say.
-    fn by_names(&self, arch: Arch, path: &Path, names: &Names) -> Result<Word, ReadError> {
+    fn by_names(
+        &self,
+        arch: Arch,
+        path: &Path,
+        names: &Names,
+        code: Code,
+    ) -> Result<Word, ReadError> {
+        let settled =
+            |verdict, ground| Ok(Word::Settled(Box::new(report_of(verdict, arch, names)), ground));
         let (rule, displacement) = match identify(self.memory, arch, names)? {
             Identity::Here { rule, displacement } => (rule, displacement),
-            Identity::Loaded { .. } => return Ok(Word::Settled(self.not_entered(""))),
-            Identity::Absent => {
-                return Ok(Word::Settled(self.not_entered("; no kernel is loaded yet")));
+            Identity::Loaded { real } => {
+                // It may have begun where it was loaded (prom_init).
+                let rule = usual_rule(arch, names);
+                let linked = names.address("linux_banner").and_then(|address| rule.real(address));
+                let displacement = linked.map_or(0, |linked| real.wrapping_sub(linked));
+                let ground = Ground::of(names, arch, rule, displacement, code);
+                return settled(self.not_entered(""), ground);
             }
-            Identity::Other(guests) => return Ok(Word::Refused(stale(path, names, &guests))),
+            Identity::Absent if !self.live => {
+                let why = format!("the kernel of {} is not in this file", path.display());
+                return Ok(Word::Refused(why, None));
+            }
+            Identity::Absent => {
+                let ground = Ground::unknown(arch, usual_rule(arch, names));
+                let verdict = self.not_entered("no kernel is loaded yet");
+                return settled(verdict, ground);
+            }
+            Identity::Other(guests) => {
+                return Ok(Word::Refused(stale(path, names, &guests), None));
+            }
         };
+        let ground = Ground::of(names, arch, rule, displacement, code);
+        if !self.log {
+            return settled(Verdict::Places, ground);
+        }
         let view = View::new(self.memory, arch, rule);
         let buffer = match locate(&view, names, displacement) {
             Ok(buffer) => buffer,
             Err(error) => {
                 let path = path.display();
-                return Ok(Word::Refused(format!("{path} does not lead to the log: {error}")));
+                let why = format!("{path} does not lead to the log: {error}");
+                return Ok(Word::Refused(why, Some(ground)));
             }
         };
         let verdict = read(&buffer, &view)?;
@@ -124,34 +171,60 @@ impl Guest<'_> {
         {
             // Loaded where it will run (Book E, 32-bit boards), so that its
             // empty log alone does not tell.
-            return Ok(Word::Settled(self.not_entered("")));
+            return settled(self.not_entered(""), ground);
         }
-        Ok(Word::Settled(verdict))
+        let mut report = report_of(verdict, arch, names);
+        if self.unseen {
+            leave_out_printed(&mut report, |next| printed(&view, names, displacement, next));
+        }
+        Ok(Word::Settled(Box::new(report), ground))
     }
 
-    /// What the kernel's own names in its memory say, where it keeps any.
-    fn by_its_kallsyms(&self) -> Result<Option<Report>, ReadError> {
-        let Some(found) = kallsyms::find(&Low::of(self.memory))? else { return Ok(None) };
-        let names = found.guest_names();
-        // Without CONFIG_KALLSYMS_ALL it knows functions only.
-        if locate_name(&names).is_none() {
-            return Ok(None);
+    /// What the guest itself has to say: by the names in its memory, where
+    /// it keeps any that lead to the log, else by what can be recognised.
+    fn without_files(&self, progress: Progress<'_>) -> Result<Answer, ReadError> {
+        let found = kallsyms::find(&Low::of(self.memory))?;
+        let Some(found) = found else { return self.by_scan(progress, Code::Unknown) };
+        let (names, arch) = (found.guest_names(), found.arch());
+        // Without CONFIG_KALLSYMS_ALL it knows functions only: these name
+        // the places, and the log is for the scan to find.
+        let leads = locate_name(&names).is_some() || !self.log;
+        let code = Code::Guest(Box::new(found));
+        if !leads {
+            return self.by_scan(progress, code);
         }
-        Ok(match self.by_names(found.arch(), Path::new("kallsyms"), &names)? {
-            Word::Settled(verdict) => Some(report_of(verdict, found.arch(), &names)),
-            Word::Refused(_) => None,
-        })
+        match self.by_names(arch, Path::new("kallsyms"), &names, code)? {
+            Word::Settled(report, ground) => Ok(Answer { report: *report, ground }),
+            Word::Refused(_, ground) => {
+                let code = ground.map_or(Code::Unknown, |ground| ground.code);
+                self.by_scan(progress, code)
+            }
+        }
     }
 
     /// What can be recognised without any names.
-    fn by_scan(&self, progress: Progress<'_>) -> Result<Report, ReadError> {
+    fn by_scan(&self, progress: Progress<'_>, code: Code) -> Result<Answer, ReadError> {
+        let unknown = || match &code {
+            Code::Guest(kallsyms) => Ground::unknown(kallsyms.arch(), kallsyms.rule()),
+            _ => Ground::unknown(Arch::PPC64LE, AddressRule::Linear64),
+        };
+        let bare = |verdict| Answer { report: Report::new(verdict), ground: unknown() };
+        if !self.log {
+            let mut answer = bare(Verdict::Places);
+            answer.ground = answer.ground.or_code(code);
+            return Ok(answer);
+        }
         let outcome = scan(self.memory, progress)?;
         let found = match outcome.verdict {
             scan::Verdict::Live(found) => found,
-            scan::Verdict::OnlyPristine(_) => return Ok(Report::new(self.not_entered(""))),
+            scan::Verdict::OnlyPristine(_) => return Ok(bare(self.not_entered(""))),
+            scan::Verdict::Nothing if !self.live => {
+                let what = "no log of any format is in this file".to_owned();
+                let remedy = "it should be guest memory from address 0 on, or say where it begins with @ADDRESS";
+                return Ok(bare(failed(what, remedy)));
+            }
             scan::Verdict::Nothing => {
-                let detail = "; no log of any format is in memory";
-                return Ok(Report::new(self.not_entered(detail)));
+                return Ok(bare(self.not_entered("no log of any format is in memory")));
             }
         };
         let view = View::new(self.memory, found.arch, found.rule);
@@ -163,33 +236,27 @@ impl Guest<'_> {
                     Err(error) => undecodable(error)?,
                 }
             }
-            (Ok(None), _) => self.not_entered("; no log of any format is in memory"),
+            (Ok(None), _) => self.not_entered("no log of any format is in memory"),
             (Err(error), _) => undecodable(error)?,
         };
         let mut report = Report::new(verdict);
         report.arch = Some(found.arch);
         report.source = Some(Source::Scan);
-        report.kernel = self.banner()?;
-        Ok(report)
-    }
-
-    /// What the kernel in memory says of itself.
-    fn banner(&self) -> Result<Option<Vec<u8>>, ReadError> {
-        let mut banner = None;
+        if self.unseen {
+            leave_out_printed(&mut report, |_| Printed::Unknown("its names are not known"));
+        }
         each_banner(self.memory, &mut |_, text| {
-            banner = Some(text.to_vec());
+            report.kernel = Some(text.to_vec());
             ControlFlow::Break(())
         })?;
-        Ok(banner)
+        let ground = Ground::unknown(found.arch, found.rule).or_code(code);
+        Ok(Answer { report, ground })
     }
 
-    /// That no kernel runs yet, and where the processor is instead.
-    fn not_entered(&self, more: &str) -> Verdict {
-        let at = match &self.cpu {
-            Some(cpu) => format!("CPU {} is in firmware at {:#x}", cpu.index, cpu.nip),
-            None => "the CPU is in firmware".to_owned(),
-        };
-        Verdict::NotEntered { detail: format!("{at}{more}") }
+    /// That no kernel runs yet, and what else is known of that. Where the
+    /// processors are instead is told by [`super::places`].
+    fn not_entered(&self, detail: &str) -> Verdict {
+        Verdict::NotEntered { detail: detail.to_owned() }
     }
 
     /// Whether the processor is known to be outside of the kernel.
@@ -205,6 +272,23 @@ impl Guest<'_> {
     }
 }
 
+/// Leave out of a report what `printed` says a console has printed, given the
+/// number of the next record.
+fn leave_out_printed(report: &mut Report, printed: impl FnOnce(u64) -> Printed) {
+    let Verdict::Log(log) = &mut report.verdict else { return };
+    match printed(end(log)) {
+        Printed::Nothing => {}
+        Printed::Before(seq) => leave_out(log, seq),
+        Printed::Unknown(why) => {
+            report.warnings.push(format!(
+                "what the consoles have printed is not known, as {why}; all records are shown"
+            ));
+            return;
+        }
+    }
+    report.scope = Scope::Unseen;
+}
+
 /// The name by which the log would be found.
 fn locate_name(names: &Names) -> Option<u64> {
     ["prb", "log_next_idx", "log_end"].iter().find_map(|name| names.address(name))
@@ -212,13 +296,13 @@ fn locate_name(names: &Names) -> Option<u64> {
 
 /// The memory that a kernel's image can be in: searching the rest for it
 /// takes long, and finds nothing.
-struct Low<'a> {
+pub(super) struct Low<'a> {
     memory: &'a dyn Memory,
     ram: Vec<Range<u64>>,
 }
 
 impl<'a> Low<'a> {
-    fn of(memory: &'a dyn Memory) -> Self {
+    pub(super) fn of(memory: &'a dyn Memory) -> Self {
         let below = |range: &Range<u64>| range.start..range.end.min(REACH);
         let ram = memory.ram().iter().map(below).filter(|range| !range.is_empty()).collect();
         Self { memory, ram }

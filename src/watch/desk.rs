@@ -4,12 +4,18 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::effort::Handle;
-use super::observer::Observer;
+use super::observer::{Access, Observer};
+use super::question::Question;
+use super::vigil::{Finding, Order, Plan, Vigil, status};
 use crate::monitor::StdioUse;
+use crate::report::Report;
 use crate::terminal::Destination;
 
 /// How many questions wait at most: a key held down is one question.
@@ -26,43 +32,120 @@ enum Seat {
     Empty,
 }
 
+/// What is to be reported.
+enum Task {
+    /// What somebody asks.
+    Asked(Question),
+    /// What an event asks; whether QEMU is ended afterwards.
+    Event { trigger: &'static str, note: String, ends: bool },
+    /// What was found out already.
+    Answered(Box<Report>),
+}
+
+/// The vigil at work.
+struct Watch {
+    orders: Sender<Order>,
+    bell: UnixStream,
+    findings: Receiver<Finding>,
+}
+
+impl Watch {
+    fn order(&mut self, order: Order) {
+        let _ = self.orders.send(order);
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        let _ = self.bell.write(&[0]);
+    }
+}
+
 /// Takes questions, on the main thread.
 pub struct Desk {
     seat: Seat,
-    waiting: VecDeque<Destination>,
-    /// What takes long, to be cancelled.
+    /// By which a look that takes long is cancelled.
     effort: Handle,
-    /// A byte comes in whenever the observer is done.
+    waiting: VecDeque<Task>,
+    plan: Plan,
+    watch: Option<Watch>,
+    /// The way to the guest for a vigil that has not begun.
+    access: Option<Access>,
+    /// QEMU is to be ended after the answer that is being made.
+    ends: bool,
+    /// What our exit status is to be.
+    status: Option<u8>,
+    /// What was expected never came.
+    unexpected: bool,
+    /// A byte comes in whenever the observer is done, or the vigil found
+    /// something.
     done: UnixStream,
     bell: UnixStream,
 }
 
-/// Rings when dropped, whatever way the observer's thread ends.
-struct Ring(UnixStream);
+/// Who rings: the observer, done with an answer, or the vigil.
+const OBSERVER: u8 = 0;
+pub(super) const VIGIL: u8 = 1;
+
+/// Rings when dropped, whatever way a thread ends.
+struct Ring(UnixStream, u8);
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        let _ = self.0.write(&[0]);
+        let _ = self.0.write(&[self.1]);
     }
 }
 
 impl Desk {
-    /// Take the observer in and let it prepare, while the guest boots.
+    /// Take the observer in and let it prepare, while the guest boots; and
+    /// look out for what `plan` says.
     ///
     /// # Errors
     /// Where the host refuses a socketpair.
-    pub fn open(observer: Observer) -> io::Result<Self> {
+    pub fn open(observer: Observer, plan: Plan) -> io::Result<Self> {
         let (done, bell) = UnixStream::pair()?;
         done.set_nonblocking(true)?;
+        let access = observer.access();
         let mut desk = Self {
             effort: observer.effort(),
             seat: Seat::Free(Box::new(observer)),
             waiting: VecDeque::new(),
+            plan,
+            watch: None,
+            access,
+            ends: false,
+            status: None,
+            unexpected: false,
             done,
             bell,
         };
         desk.send(Observer::prepare);
+        if !desk.plan.is_idle() {
+            desk.begin_watch()?;
+        }
+        if !desk.plan.is_idle() && desk.watch.is_none() {
+            desk.unexpected = desk.plan.expects();
+            desk.plan.say("QEMU was started without a monitor for us, so nobody looks out for events; mount /proc and allow more descriptors, then start it again");
+        }
         Ok(desk)
+    }
+
+    /// Let the vigil begin, if it has not.
+    fn begin_watch(&mut self) -> io::Result<()> {
+        let Some(access) = self.access.take() else { return Ok(()) };
+        let (orders, to_watch) = channel();
+        let (findings, from_watch) = channel();
+        let (theirs, ours) = UnixStream::pair()?;
+        theirs.set_nonblocking(true)?;
+        ours.set_nonblocking(true)?;
+        let (bell, ring) = (self.bell.try_clone()?, Ring(self.bell.try_clone()?, VIGIL));
+        let plan = self.plan.clone();
+        let task = move || {
+            let _ring = ring;
+            Vigil::new(plan, access, (to_watch, theirs), (findings, bell)).run();
+        };
+        std::thread::Builder::new().name("qemu-logbuf".to_owned()).spawn(task)?;
+        self.watch = Some(Watch { orders, bell: ours, findings: from_watch });
+        Ok(())
     }
 
     /// Readable when the observer is done.
@@ -75,6 +158,7 @@ impl Desk {
     #[must_use]
     pub fn monitor_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.seat {
+            _ if self.watch.is_some() => None,
             Seat::Free(observer) => observer.monitor_fd(),
             Seat::Busy(_) | Seat::Empty => None,
         }
@@ -89,17 +173,30 @@ impl Desk {
         }
     }
 
-    /// Take a question whose answer goes to `destination`. While the user
-    /// sees that the answer to the last one takes long, the key cancels that.
-    pub fn ask(&mut self, destination: Destination) {
-        if destination == Destination::Terminal && self.effort.cancel() {
-            self.waiting.clear();
+    /// Take a question. While the user sees that the answer to the last one
+    /// takes long, the key cancels that.
+    pub fn ask(&mut self, question: Question) {
+        if question.destination == Destination::Terminal && self.effort.cancel() {
+            self.waiting.retain(|task| !matches!(task, Task::Asked(_)));
             return;
         }
-        if self.waiting.len() < WAITING {
-            self.waiting.push_back(destination);
+        let asked = |task: &&Task| matches!(task, Task::Asked(_));
+        if self.waiting.iter().filter(asked).count() < WAITING {
+            self.waiting.push_back(Task::Asked(question));
         }
         self.next();
+    }
+
+    /// Begin to show records at `destination` as they are printed, or stop.
+    pub fn toggle_follow(&mut self, destination: Destination) {
+        if let Err(error) = self.begin_watch() {
+            let line = format!("qemu-logbuf: cannot follow: {error}; ask again\r\n");
+            let _ = destination.write(line.as_bytes());
+        } else if let Some(watch) = &mut self.watch {
+            watch.order(Order::ToggleFollow(destination));
+        } else {
+            let _ = destination.write(b"qemu-logbuf: cannot follow: QEMU has no monitor for us; mount /proc and start it again\r\n");
+        }
     }
 
     /// Take what has come over the monitor, so that QEMU never waits for us.
@@ -109,30 +206,83 @@ impl Desk {
         }
     }
 
-    /// Take the observer back after its work, and see to the next question.
+    /// Take the observer back after its work, and what the vigil found, and
+    /// see to the next question.
     pub fn collect(&mut self) {
         let mut rung = [0; 16];
-        while matches!(self.done.read(&mut rung), Ok(1..)) {}
-        self.take_back();
+        let mut is_back = false;
+        while let Ok(count @ 1..) = self.done.read(&mut rung) {
+            is_back |= rung.iter().take(count).any(|who| *who == OBSERVER);
+        }
+        self.take_findings();
+        self.take_back(is_back);
         self.next();
     }
 
-    /// QEMU has ended: let a started answer come to its end, but not for long.
-    pub fn finish(&mut self) {
-        if matches!(self.seat, Seat::Busy(_)) {
-            let _ = self.done.set_nonblocking(false);
-            let _ = self.done.set_read_timeout(Some(LAST_WORDS));
-            let _ = self.done.read(&mut [0]);
+    /// QEMU has ended: let a started answer come to its end, and the vigil
+    /// say its last words, but not for long. What our exit status is to be,
+    /// if it is not QEMU's, which is a success or none.
+    pub fn finish(&mut self, success: bool) -> Option<u8> {
+        let deadline = Instant::now() + LAST_WORDS;
+        // Nobody is there to be asked.
+        self.waiting.retain(|task| matches!(task, Task::Answered(_)));
+        if let Some(watch) = &mut self.watch {
+            watch.order(Order::Ended);
+        }
+        loop {
+            self.collect();
+            let is_done = !matches!(self.seat, Seat::Busy(_)) && self.waiting.is_empty();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if (is_done && self.watch.is_none()) || left.is_zero() {
+                break;
+            }
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            let _ = poll(&mut [PollFd::new(self.done.as_fd(), PollFlags::POLLIN)], timeout);
+        }
+        if self.status.is_none() && success && self.unexpected {
+            self.plan.say("QEMU ended, and the log never said what --logbuf-expect names");
+            return Some(status::UNEXPECTED);
+        }
+        self.status
+    }
+
+    fn take_findings(&mut self) {
+        while let Some(watch) = &mut self.watch {
+            match watch.findings.try_recv() {
+                Ok(Finding::Status(status)) => self.status = Some(status),
+                Ok(Finding::Unexpected) => self.unexpected = true,
+                Ok(Finding::Report(report)) => {
+                    self.waiting.push_back(Task::Answered(report));
+                }
+                Ok(Finding::Ask { trigger, note, ends }) => {
+                    self.waiting.push_back(Task::Event { trigger, note, ends });
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => self.watch = None,
+            }
         }
     }
 
-    fn take_back(&mut self) {
+    fn take_back(&mut self, is_back: bool) {
         self.seat = match std::mem::replace(&mut self.seat, Seat::Empty) {
+            Seat::Busy(thread) if !is_back => Seat::Busy(thread),
             // The bell is rung by the thread's last destructor: joining takes
             // no time.
-            Seat::Busy(thread) => thread.join().map_or(Seat::Empty, Seat::Free),
+            Seat::Busy(thread) => {
+                if let Some(watch) = &mut self.watch {
+                    // Events may have come with the replies.
+                    watch.wake();
+                }
+                thread.join().map_or(Seat::Empty, Seat::Free)
+            }
             other => other,
         };
+        if self.ends && !matches!(self.seat, Seat::Busy(_)) {
+            self.ends = false;
+            if let Some(watch) = &mut self.watch {
+                watch.order(Order::EndQemu);
+            }
+        }
     }
 
     /// Hand the next question to the observer, if it is free.
@@ -140,14 +290,28 @@ impl Desk {
         if matches!(self.seat, Seat::Busy(_)) {
             return;
         }
-        let Some(destination) = self.waiting.pop_front() else { return };
+        let Some(task) = self.waiting.pop_front() else { return };
+        let place = match &task {
+            Task::Asked(question) => question.destination.clone(),
+            Task::Event { .. } | Task::Answered(_) => self.plan.destination(),
+        };
+        if let Task::Event { ends, .. } = task {
+            self.ends = ends;
+        }
         if matches!(self.seat, Seat::Empty) {
-            let _ = destination.write(
+            let _ = place.write(
                 b"qemu-logbuf: reading the log failed inside qemu-logbuf itself; QEMU is unharmed, please report this with a --logbuf-debug=FILE\r\n",
             );
+            self.take_back(true);
             return;
         }
-        self.send(move |observer| observer.answer(&destination));
+        self.send(move |observer| match task {
+            Task::Asked(question) => {
+                observer.answer(&question);
+            }
+            Task::Event { trigger, note, .. } => observer.answer_event(trigger, note, &place),
+            Task::Answered(report) => observer.deliver(*report, &place),
+        });
     }
 
     /// Let the observer work on a thread of its own.
@@ -156,7 +320,7 @@ impl Desk {
         self.seat = match std::mem::replace(&mut self.seat, Seat::Empty) {
             Seat::Free(mut observer) => {
                 let task = move || {
-                    let _ring = Ring(bell);
+                    let _ring = Ring(bell, OBSERVER);
                     work(&mut observer);
                     observer
                 };

@@ -72,16 +72,14 @@ impl<'a> Effort<'a> {
         self.done.set(Some((done, total)));
     }
 
-    /// Take the line off the terminal; whether there was one, and the cursor
-    /// is at the beginning of a line.
-    pub(super) fn end(&self) -> bool {
+    /// Take the line off the terminal.
+    pub(super) fn end(&self) {
         self.handle.0.shown.store(false, Ordering::Release);
         let shown = self.drawn.get().is_some();
         if shown {
             let blank = " ".repeat(self.line.borrow().len());
             self.write(&format!("\r{blank}\r"));
         }
-        shown
     }
 
     fn show(&self) {

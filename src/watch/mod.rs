@@ -2,16 +2,31 @@
 //!
 //! The [`Desk`] takes questions on the main thread; the [`Observer`] answers
 //! them, on a thread that lives only as long as the answer takes, so that the
-//! keyboard is never held up.
+//! keyboard is never held up. Where something is to happen by itself, the
+//! [`vigil`] looks out for it, on another thread.
 
 #![forbid(unsafe_code)]
 
 mod answer;
+mod attach;
+mod boot;
 mod desk;
 mod effort;
+mod file;
+mod follow;
+mod history;
 mod observer;
+mod places;
+mod press;
+mod question;
+mod sight;
 mod sources;
+pub mod vigil;
 
+pub use attach::attach;
 pub use desk::Desk;
+pub use file::read;
 pub use observer::Observer;
+pub use question::{Question, Subject};
 pub use sources::Sources;
+pub use vigil::Plan;

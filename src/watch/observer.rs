@@ -1,24 +1,28 @@
 //! From a question to its report: the one place where guest memory, kernel,
 //! log and output meet.
 
+use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
 use super::answer;
 use super::effort::{Effort, Handle};
-use super::sources::Sources;
-use crate::cli::Options;
+use super::history::History;
+use super::places::Processors;
+use super::press::Press;
+use super::question::{Question, Subject};
+use super::sources::{SharedSources, Sources};
+use crate::cli::{Options, Show};
 use crate::guest::live::{LiveMemory, Scratch};
 use crate::guest::{Cpu, Memory, ReadError, cpu};
 use crate::launch::Channel;
 use crate::monitor::{Monitor, Shared, StdioUse};
-use crate::report::{self, ColorChoice, Format, LineEnd, Report, Style, Verdict};
+use crate::report::{Report, Scope, Verdict};
 use crate::terminal::Destination;
 use crate::trace;
 
@@ -34,15 +38,30 @@ struct Link {
     /// The monitor's socket once more, to be polled.
     socket: UnixStream,
     memory: LiveMemory,
+    /// QEMU's process, as far as it is known.
+    qemu: Option<i32>,
+    /// The file that QEMU saves to, and its number in QEMU.
+    scratch: Option<(File, RawFd)>,
+}
+
+/// What a vigil over the same guest needs of its own.
+pub(super) struct Access {
+    pub(super) monitor: Shared,
+    pub(super) socket: UnixStream,
+    pub(super) memory: LiveMemory,
+    pub(super) qemu: Option<Pid>,
+    pub(super) sources: SharedSources,
 }
 
 /// Answers questions about one guest.
 pub struct Observer {
     link: Result<Link, io::Error>,
-    sources: Sources,
+    sources: SharedSources,
     stdio: Option<StdioUse>,
-    color: ColorChoice,
-    output: Option<PathBuf>,
+    press: Press,
+    show: Show,
+    places: bool,
+    history: History,
     number: u64,
     effort: Handle,
     /// The monitor is open: what comes from it is to be taken.
@@ -50,6 +69,22 @@ pub struct Observer {
 }
 
 impl Observer {
+    /// An observer of a QEMU that was not started by us, by its own monitor;
+    /// `socket` leads to it too.
+    #[must_use]
+    pub fn attached(
+        sources: Sources,
+        monitor: Monitor,
+        socket: UnixStream,
+        qemu: Option<i32>,
+        options: &Options,
+    ) -> Self {
+        let monitor = Shared::new(monitor);
+        let memory = LiveMemory::new(monitor.clone(), qemu, None);
+        let link = Link { monitor, socket, memory, qemu, scratch: None };
+        Self::with(Ok(link), sources, options)
+    }
+
     /// An observer of the QEMU at the other end of `channel`.
     #[must_use]
     pub fn new(
@@ -61,23 +96,31 @@ impl Observer {
         let link = channel.and_then(|channel| {
             let socket = channel.monitor.try_clone()?;
             let monitor = Shared::new(Monitor::new(channel.monitor).map_err(io::Error::other)?);
-            let scratch = Scratch::new(channel.scratch, channel.scratch_in_qemu);
-            let memory = LiveMemory::new(monitor.clone(), Some(qemu.as_raw()), Some(scratch));
-            Ok(Link { monitor, socket, memory })
+            let number = channel.scratch_in_qemu;
+            let scratch = Scratch::new(channel.scratch.try_clone()?, number);
+            let qemu = Some(qemu.as_raw());
+            let memory = LiveMemory::new(monitor.clone(), qemu, Some(scratch));
+            Ok(Link { monitor, socket, memory, qemu, scratch: Some((channel.scratch, number)) })
         });
+        Self::with(link, sources, options)
+    }
+
+    fn with(link: Result<Link, io::Error>, sources: Sources, options: &Options) -> Self {
         Self {
             link,
-            sources,
+            sources: SharedSources::new(sources),
             stdio: None,
-            color: options.color,
-            output: options.output.clone(),
+            press: Press::new(options),
+            show: options.show,
+            places: options.places,
+            history: History::default(),
             number: 0,
             effort: Handle::default(),
             listening: true,
         }
     }
 
-    /// What cancels a look that takes long.
+    /// By which a look that takes long is cancelled.
     pub(super) fn effort(&self) -> Handle {
         self.effort.clone()
     }
@@ -86,6 +129,21 @@ impl Observer {
     #[must_use]
     pub fn monitor_fd(&self) -> Option<BorrowedFd<'_>> {
         self.link.as_ref().ok().filter(|_| self.listening).map(|link| link.socket.as_fd())
+    }
+
+    /// Another way to the same guest; `None` where there is not even this one.
+    pub(super) fn access(&self) -> Option<Access> {
+        let link = self.link.as_ref().ok()?;
+        let again =
+            |(file, number): &(File, RawFd)| Some(Scratch::new(file.try_clone().ok()?, *number));
+        let scratch = link.scratch.as_ref().and_then(again);
+        Some(Access {
+            monitor: link.monitor.clone(),
+            socket: link.socket.try_clone().ok()?,
+            memory: LiveMemory::new(link.monitor.clone(), link.qemu, scratch),
+            qemu: link.qemu.map(Pid::from_raw),
+            sources: self.sources.clone(),
+        })
     }
 
     /// Take what QEMU sent by itself.
@@ -104,7 +162,7 @@ impl Observer {
     /// Read the kernel's names and ask QEMU where its memory is, so that the
     /// answer is quick and does not hang on QEMU's cooperation later.
     pub fn prepare(&mut self) {
-        self.sources.prepare();
+        self.sources.lock().prepare();
         if let Ok(link) = &mut self.link {
             let deadline = Instant::now() + START;
             let mut monitor = link.monitor.lock();
@@ -117,58 +175,68 @@ impl Observer {
         }
     }
 
-    /// Answer: make a report and put it where it belongs.
-    pub fn answer(&mut self, destination: &Destination) {
+    /// Answer: make a report and put it where it belongs. Whether it is of a
+    /// log, and could be written.
+    pub fn answer(&mut self, question: &Question) -> bool {
         let start = Instant::now();
-        let destination = match &self.output {
-            Some(path) => Destination::File(path.clone()),
-            None => destination.clone(),
-        };
-        let (report, fresh_line) = self.report(&destination);
-        let bytes = self.render(&report, &destination, fresh_line);
-        let written = destination.write(&bytes);
-        let length = bytes.len();
-        trace!("{length} bytes to {destination:?} in {:?}: {written:?}", start.elapsed());
-        if let (Err(error), Destination::File(path)) = (written, &destination) {
-            let line = format!(
-                "qemu-logbuf: cannot write {}: {error}; name another file with --logbuf-output\r\n",
-                path.display()
-            );
-            let _ = Destination::Stderr.write(line.as_bytes());
-        }
+        let report = self.report(question);
+        let written = self.press.put(&report, &question.destination);
+        trace!("answered {question:?} in {:?}", start.elapsed());
+        written && report.log().is_some()
     }
 
-    fn render(&self, report: &Report, destination: &Destination, fresh_line: bool) -> Vec<u8> {
-        let terminal = destination.is_terminal();
-        let environment = |name: &str| std::env::var_os(name);
-        let style = Style {
-            colour: report::wants_colour(self.color, terminal, environment),
-            unicode: !terminal || report::wants_unicode(environment),
-            terminal,
-            line_end: if destination.is_raw() { LineEnd::CrLf } else { LineEnd::Lf },
-            width: destination.columns().map(usize::from),
-            caller: false,
-        };
-        let bytes = report::render(report, Format::Dmesg, style);
-        if terminal && !fresh_line {
-            // Whatever stands unfinished on the guest's line keeps its line.
-            [style.line_end.bytes(), bytes.as_slice()].concat()
-        } else {
-            bytes
-        }
+    /// Report because of an event, with what else there is to say of it.
+    pub(super) fn answer_event(
+        &mut self,
+        trigger: &'static str,
+        note: String,
+        destination: &Destination,
+    ) {
+        let destination = destination.clone();
+        let question = Question { subject: Subject::Log, destination, for_all: None };
+        let mut report = self.report(&question);
+        report.trigger = Some(trigger);
+        report.notes.push(note);
+        self.press.put(&report, &question.destination);
     }
 
-    /// Ask the guest; the report, and whether the terminal's cursor is at the
-    /// beginning of a line of ours.
-    fn report(&mut self, to: &Destination) -> (Report, bool) {
+    /// Put a report that was made already where it belongs.
+    pub(super) fn deliver(&mut self, mut report: Report, destination: &Destination) {
         self.number += 1;
-        let mut fresh_line = false;
-        let mut report = self.ask(to, &mut fresh_line).unwrap_or_else(Report::new);
         report.number = self.number;
-        (report, fresh_line)
+        self.press.put(&report, destination);
     }
 
-    fn ask(&mut self, to: &Destination, fresh_line: &mut bool) -> Result<Report, Verdict> {
+    /// Ask the guest.
+    fn report(&mut self, question: &Question) -> Report {
+        self.number += 1;
+        let asked = self.ask(question.subject, &question.destination);
+        let mut report = asked.unwrap_or_else(Report::new);
+        report.number = self.number;
+        if matches!(question.subject, Subject::News | Subject::All) {
+            let whole = report.clone();
+            if question.subject == Subject::News {
+                self.history.narrow(&mut report);
+                // A guest that hangs says nothing new: asked again, it is the
+                // log that is wanted.
+                if let (Scope::New(since), Some([])) =
+                    (report.scope, report.log().map(|log| log.entries.as_slice()))
+                {
+                    report = whole.clone();
+                    report.notes.push(format!("nothing is new since report #{since}"));
+                }
+            }
+            self.history.note(&whole);
+        }
+        if report.scope != Scope::All
+            && let Some(keys) = question.for_all
+        {
+            report.notes.push(format!("{keys} shows all of the log"));
+        }
+        report
+    }
+
+    fn ask(&mut self, subject: Subject, to: &Destination) -> Result<Report, Verdict> {
         let link = self.link.as_mut().map_err(|error| {
             answer::failed(
                 format!("QEMU was started without a monitor for us: {error}"),
@@ -188,15 +256,35 @@ impl Observer {
             ));
         }
         let cpu = first_cpu(&link.monitor);
+        let log = subject != Subject::Places;
+        let unseen = self.show == Show::Unseen && subject != Subject::All;
         let effort = Effort::new(&link.memory, self.effort.clone(), to);
-        let guest = answer::Guest { memory: &effort, cpu };
+        let guest = answer::Guest { memory: &effort, live: true, cpu: cpu.clone(), log, unseen };
         let mut progress = |done, total| {
             effort.progress(done, total);
             ControlFlow::Continue(())
         };
-        let report = answer::consult(&guest, &mut self.sources, &mut progress);
-        *fresh_line = effort.end();
-        report.map_err(|error| unreadable(&error))
+        let answer = answer::consult(&guest, &mut self.sources.lock(), &mut progress);
+        effort.end();
+        let answer = answer.map_err(|error| unreadable(&error))?;
+        let mut report = answer.report;
+        // A QEMU that gave no registers a moment ago is not asked again.
+        if let Some(cpu) = cpu {
+            if self.places || !log {
+                let processors = Processors { monitor: &link.monitor, memory: &link.memory };
+                let (lines, entered) = processors.lines(&answer.ground, !log);
+                report.cpus = lines;
+                if entered && matches!(report.verdict, Verdict::NotEntered { .. }) {
+                    // Still where it was loaded: in prom_init.
+                    report.verdict = Verdict::EnteredSilent { format: None };
+                }
+            }
+            if let (Verdict::NotEntered { detail }, []) = (&mut report.verdict, &*report.cpus) {
+                let more = if detail.is_empty() { "" } else { "; " };
+                *detail = format!("CPU {} is at {:#x}{more}{detail}", cpu.index, cpu.nip);
+            }
+        }
+        Ok(report)
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cli::Options;
 use crate::kernel::search::{Attempt, Request, Search};
@@ -43,6 +45,13 @@ impl Sources {
         Self { asked: Vec::new(), search: Search::new(request), _held: held }
     }
 
+    /// What the user named, and the kernel of a QEMU that runs already.
+    #[must_use]
+    pub fn of(given: Option<PathBuf>, kernel: Option<PathBuf>) -> Self {
+        let request = Request { given, kernel, ..Request::default() };
+        Self { asked: Vec::new(), search: Search::new(request), _held: None }
+    }
+
     /// Ask files until one has names, so that they are at hand later, also if
     /// a new build takes the file's place.
     pub fn prepare(&mut self) {
@@ -64,5 +73,19 @@ impl Sources {
             self.asked.push(attempt);
         }
         self.asked.get(number)
+    }
+}
+
+/// Sources that the observer and the vigil take turns at.
+#[derive(Clone, Debug)]
+pub(super) struct SharedSources(Arc<Mutex<Sources>>);
+
+impl SharedSources {
+    pub(super) fn new(sources: Sources) -> Self {
+        Self(Arc::new(Mutex::new(sources)))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Sources> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

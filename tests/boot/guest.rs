@@ -87,8 +87,19 @@ impl Guest {
         report
     }
 
+    /// Wait until it ends by itself; its status.
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        let child = &mut self.child;
+        until("the end of QEMU", || {
+            status = child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+
     /// End it as a user would, and its status.
-    pub fn terminate(mut self) -> Option<i32> {
+    pub fn terminate(&mut self) -> Option<i32> {
         kill(self.pid(), Signal::SIGTERM).expect("it runs");
         self.child.wait().expect("it ends").code()
     }
@@ -115,16 +126,11 @@ fn read(path: &Path) -> String {
 }
 
 /// Whether a report has come to its end: the closing line, or the one line of
-/// a diagnosis.
+/// a failure.
 fn is_whole(report: &str) -> bool {
     let ours = || report.lines().filter(|line| line.contains("qemu-logbuf"));
-    let counts = |line: &str| {
-        let said = line.split_once(": ").map_or("", |(_, said)| said);
-        said.starts_with(|c: char| c.is_ascii_digit()) && said.contains(" record")
-    };
-    let is_log = ours().any(counts);
     report.ends_with('\n')
-        && if is_log {
+        && if ours().any(|line| line.contains("────") || line.contains("----")) {
             ours().any(|line| line.contains("end of report"))
         } else {
             ours().count() > 0

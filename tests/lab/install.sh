@@ -14,7 +14,8 @@ install_missing() {
     for pair in "$@"; do
         command -v "${pair%%=*}" >/dev/null 2>&1 && continue
         commands+=("${pair%%=*}")
-        missing+=("${pair#*=}")
+        # shellcheck disable=SC2206 # several packages may stand behind one command
+        missing+=(${pair#*=})
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     if ! command -v apt-get >/dev/null 2>&1; then
@@ -30,5 +31,6 @@ install_missing() {
 }
 
 # The real QEMU is one that does not lead back to qemu-logbuf.
+# QEMU, and the firmware that its package only recommends.
 # shellcheck disable=SC2034 # for those who source this
-real_qemu=(qemu-system-ppc64=qemu-system-ppc)
+real_qemu=("qemu-system-ppc64=qemu-system-ppc qemu-system-data qemu-slof openbios-ppc seabios")

@@ -20,7 +20,8 @@ debian_mirror() {
     uri=$(env -u APT_CONFIG apt-get indextargets --format '$(REPO_URI)' \
         'IDENTIFIER: Packages' 2>/dev/null |
         grep -E '/debian/?$' | sort -u | head -n 1) || true
-    printf '%s\n' "${uri:-http://deb.debian.org/debian}"
+    [ -n "$uri" ] || die "apt knows no Debian mirror; name one in LAB_MIRROR"
+    printf '%s\n' "$uri"
 }
 
 private_apt() {

@@ -134,7 +134,9 @@ fn a_qemu_frozen_on_its_undrained_output_is_still_read() {
     let mut memory = qemu.memory();
     memory.refresh().expect("a map");
     let before = read(&memory, 0, 0x1000);
-    qemu.monitor.lock().execute("cont", None, soon()).expect("running");
+    // It may freeze before it answers.
+    let resumed = qemu.monitor.lock().execute("cont", None, soon());
+    assert!(matches!(resumed, Ok(_) | Err(Error::Silent)), "{resumed:?}");
 
     let waited = Instant::now();
     let frozen = || {

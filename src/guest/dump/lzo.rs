@@ -30,13 +30,13 @@ impl Lzo<'_> {
     fn run(&mut self) -> Option<()> {
         let mut state = State::Few(0);
         // The first byte may say that literals begin the stream.
-        if let Some((&first, rest)) = self.stream.split_first() {
-            if first > 17 {
-                self.stream = rest;
-                let len = first - 17;
-                self.literals(len.into())?;
-                state = if len < 4 { State::Few(len) } else { State::Run };
-            }
+        if let Some((&first, rest)) = self.stream.split_first()
+            && first > 17
+        {
+            self.stream = rest;
+            let len = first - 17;
+            self.literals(len.into())?;
+            state = if len < 4 { State::Few(len) } else { State::Run };
         }
         loop {
             let byte = self.byte()?;

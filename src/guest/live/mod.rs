@@ -147,6 +147,15 @@ impl LiveMemory {
         *lock(&self.direct) = Direct::Forbidden;
     }
 
+    /// The process whose memory is read, while that is the way.
+    #[must_use]
+    pub fn process(&self) -> Option<Pid> {
+        match *lock(&self.direct) {
+            Direct::Trusted(pid) => Some(pid),
+            Direct::Untrusted | Direct::Forbidden => None,
+        }
+    }
+
     /// By which way the next read goes first.
     #[must_use]
     pub fn reader(&self) -> Reader {
@@ -350,9 +359,19 @@ impl LiveMemory {
     }
 
     fn read_text(&self, real: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-        let mut at = real;
+        self.print(real, buf, text::command)
+    }
+
+    /// Have QEMU print the bytes from `start` on.
+    fn print(
+        &self,
+        start: u64,
+        buf: &mut [u8],
+        command: impl Fn(u64, usize) -> String,
+    ) -> Result<(), ReadError> {
+        let mut at = start;
         for chunk in buf.chunks_mut(text::AT_ONCE) {
-            let command = text::command(at, chunk.len());
+            let command = command(at, chunk.len());
             let long = chunk.len() > text::QUICK;
             let reply = self.ask(long, |monitor, deadline| monitor.hmp(&command, deadline))?;
             if !text::parse(&reply, chunk) {
@@ -376,6 +395,9 @@ impl LiveMemory {
         effective: u64,
         buf: &mut [u8],
     ) -> Result<(), ReadError> {
+        if self.scratch.is_none() && cpu == 0 {
+            return self.print(effective, buf, text::command_effective);
+        }
         self.save(effective, buf, |monitor, at, len, path, deadline| {
             monitor.memsave(at, len, path, cpu, deadline)
         })

@@ -12,6 +12,12 @@ pub(super) fn command(real: u64, len: usize) -> String {
     format!("xp /{len}xb {real:#x}")
 }
 
+/// The same from an effective address, as the monitor's processor translates
+/// it.
+pub(super) fn command_effective(effective: u64, len: usize) -> String {
+    format!("x /{len}xb {effective:#x}")
+}
+
 /// Take the bytes from lines such as `0000000000000000: 0x48 0x00 ...`;
 /// whether all were there.
 pub(super) fn parse(text: &str, buf: &mut [u8]) -> bool {

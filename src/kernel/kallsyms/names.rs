@@ -16,6 +16,8 @@
 //! | 6.2 - 6.3, 6.1.y | 32-bit | the same | the symbols' order by name, 3 bytes each (60443c88f3a8, 19bd8981dc2e "kallsyms: Reduce the memory occupied by kallsyms_seqs_of_names") |
 //! | 6.4 - | 32-bit | the same | nothing |
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::tokens::Tokens;
 use super::{Place, loose};
 use crate::arch::{Arch, Bytes, Word};
@@ -84,15 +86,39 @@ impl Compressed {
         let mut at = 0;
         for _ in 0..self.count {
             let Some((tokens, next)) = one(&self.bytes, at) else { return };
-            name.clear();
-            for token in tokens {
-                let bounds = self.bounds.get(usize::from(*token));
-                let (start, end) = bounds.copied().unwrap_or_default();
-                name.extend(self.tokens.get(start.into()..end.into()).unwrap_or_default());
-            }
+            self.unpack(tokens, &mut name);
             let (kind, rest) = name.split_first().map_or((b'?', &[][..]), |(k, rest)| (*k, rest));
             each(kind, rest);
             at = next;
+        }
+    }
+
+    /// The names with these numbers.
+    pub(super) fn pick(&self, numbers: BTreeSet<usize>) -> BTreeMap<usize, (u8, Vec<u8>)> {
+        let mut picked = BTreeMap::new();
+        let mut name = Vec::with_capacity(512);
+        let (mut at, mut n) = (0, 0);
+        for wanted in numbers {
+            while let Some((tokens, next)) = one(&self.bytes, at).filter(|_| n <= wanted) {
+                if n == wanted {
+                    self.unpack(tokens, &mut name);
+                    if let Some((kind, rest)) = name.split_first() {
+                        picked.insert(n, (*kind, rest.to_vec()));
+                    }
+                }
+                at = next;
+                n += 1;
+            }
+        }
+        picked
+    }
+
+    fn unpack(&self, tokens: &[u8], name: &mut Vec<u8>) {
+        name.clear();
+        for token in tokens {
+            let bounds = self.bounds.get(usize::from(*token));
+            let (start, end) = bounds.copied().unwrap_or_default();
+            name.extend(self.tokens.get(start.into()..end.into()).unwrap_or_default());
         }
     }
 

@@ -66,7 +66,7 @@ impl Tokens {
         }
         let end = starts.pop()?;
         let (index, endian, first) = (end..end + GAP)
-            .filter(|at| (start + *at as u64) % 2 == 0)
+            .filter(|at| (start + *at as u64).is_multiple_of(2))
             .flat_map(|at| [(at, Endian::Little), (at, Endian::Big)])
             .find_map(|(at, endian)| {
                 let first = second.checked_sub(agrees(bytes, at, endian, &starts)?)?;

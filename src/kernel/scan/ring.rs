@@ -98,7 +98,7 @@ impl Head {
         if arch.word == Word::W64 && (bytes.u32(4)? != 0 || bytes.u32(text + 4)? != 0) {
             return None;
         }
-        if real % word as u64 != 0 {
+        if !real.is_multiple_of(word as u64) {
             return None;
         }
         let head = Self {
@@ -112,7 +112,7 @@ impl Head {
             data: bytes.word(text + word)?,
             pristine: false,
         };
-        let aligned = |pointer: u64| pointer != 0 && pointer % word as u64 == 0;
+        let aligned = |pointer: u64| pointer != 0 && pointer.is_multiple_of(word as u64);
         if ![head.descs, head.infos, head.data].into_iter().all(aligned) {
             return None;
         }

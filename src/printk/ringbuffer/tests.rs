@@ -56,9 +56,9 @@ fn line(nth: u64) -> Line {
     let mut line = Line::new(format!("{nth}: {}", "x".repeat((nth * 7 % 61) as usize)));
     line.level = (nth % 8) as u8;
     line.facility = (nth % 3) as u8;
-    line.flags = if nth % 5 == 0 { 8 } else { 2 };
+    line.flags = if nth.is_multiple_of(5) { 8 } else { 2 };
     line.ts_nsec = nth * 1_000_003;
-    line.caller_id = if nth % 2 == 0 { 0x8000_0000 | nth as u32 } else { nth as u32 };
+    line.caller_id = if nth.is_multiple_of(2) { 0x8000_0000 | nth as u32 } else { nth as u32 };
     if nth % 4 == 1 {
         line.device = Some((b"pci".to_vec(), format!("+pci:0000:00:{nth:02x}.0").into_bytes()));
     }

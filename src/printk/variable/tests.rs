@@ -39,7 +39,7 @@ fn line(nth: u64) -> Line {
     line.facility = (nth % 2) as u8;
     line.flags = if nth % 6 == 5 { 8 } else { 2 };
     line.ts_nsec = nth * 900_001;
-    line.caller_id = if nth % 3 == 0 { 0x8000_0001 } else { nth as u32 };
+    line.caller_id = if nth.is_multiple_of(3) { 0x8000_0001 } else { nth as u32 };
     if nth % 5 == 2 {
         line.device = Some((b"usb".to_vec(), format!("c189:{nth}").into_bytes()));
     }

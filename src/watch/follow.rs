@@ -1,0 +1,208 @@
+//! Which records are shown as they are printed, each once.
+//!
+//! A record that may still be extended is shown when it is done, as a
+//! console would; but a kernel that hangs within a line has said what it
+//! said, so after a moment it is shown as it is, and what it becomes later
+//! is shown as its continuation.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::boot::{is_unfinished, seq};
+use super::sight::Console;
+use crate::cli::Follow;
+use crate::printk::{Entry, Record};
+
+/// How long an unfinished record is waited for.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// How many unfinished records are remembered to have been shown.
+const MOST: usize = 1024;
+
+/// What to show.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// These entries.
+    pub(super) entries: Vec<Entry>,
+    /// And that the kernel's own console goes on from here.
+    pub(super) hands_over: bool,
+}
+
+/// What has been shown of one boot after the other.
+#[derive(Debug)]
+pub(super) struct Follower {
+    what: Follow,
+    /// Everything before has been shown, or is in `partly`.
+    next: u64,
+    /// Unfinished records, and how much of their text has been shown.
+    partly: BTreeMap<u64, usize>,
+    /// What is not shown yet, and since when it is as it is.
+    pending: Vec<Entry>,
+    since: Option<Instant>,
+    handed_over: bool,
+}
+
+impl Follower {
+    /// Show records from sequence number `next` on.
+    pub(super) fn new(what: Follow, next: u64) -> Self {
+        Self {
+            what,
+            next,
+            partly: BTreeMap::new(),
+            pending: Vec::new(),
+            since: None,
+            handed_over: false,
+        }
+    }
+
+    /// The guest was reset.
+    pub(super) fn begin_again(&mut self) {
+        *self = Self::new(self.what, 0);
+    }
+
+    /// What to show now that `new` was read, or nothing new came.
+    pub(super) fn take(&mut self, new: Option<&[Entry]>, console: Console, now: Instant) -> Shown {
+        let mut shown = Shown::default();
+        if self.handed_over {
+            return shown;
+        }
+        let mut entries = match new {
+            Some(new) => new.to_vec(),
+            None => std::mem::take(&mut self.pending),
+        };
+        shown.hands_over = self.what == Follow::Console && console == Console::Registered;
+        if shown.hands_over {
+            self.handed_over = true;
+            // The console shows this line itself, and what comes after.
+            if let Some(at) = entries.iter().position(enables_console) {
+                entries.truncate(at);
+            }
+        }
+        if new.is_some() {
+            self.since = Some(now);
+        }
+        let waited = self.since.is_none_or(|since| now.saturating_duration_since(since) >= MOMENT);
+        for entry in &entries {
+            if self.handle(entry, waited || self.handed_over, &mut shown.entries) {
+                continue;
+            }
+            self.pending = entries.iter().filter(|e| seq(e) >= seq(entry)).cloned().collect();
+            break;
+        }
+        shown
+    }
+
+    /// Whether the entry needs no more waiting for.
+    fn handle(&mut self, entry: &Entry, waited: bool, shown: &mut Vec<Entry>) -> bool {
+        let at = seq(entry);
+        let before = self.partly.get(&at).copied();
+        if at < self.next && before.is_none() {
+            return true;
+        }
+        let unfinished = is_unfinished(entry);
+        match (before, entry) {
+            (None, _) if unfinished && !waited => return false,
+            (Some(length), Entry::Record(record))
+                if unfinished && !waited && record.text.len() > length =>
+            {
+                return false;
+            }
+            (None, _) => shown.push(entry.clone()),
+            (Some(length), Entry::Record(record)) if record.text.len() > length => {
+                let text = record.text.get(length..).unwrap_or_default().to_vec();
+                let continues = length > 0;
+                shown.push(Entry::Record(Record { text, continues, ..record.clone() }));
+            }
+            (Some(_), _) => {}
+        }
+        match entry {
+            _ if unfinished && self.partly.len() < MOST => {
+                let length = match entry {
+                    Entry::Record(record) if waited => record.text.len(),
+                    _ => before.unwrap_or(0),
+                };
+                self.partly.insert(at, length);
+            }
+            _ => {
+                self.partly.remove(&at);
+            }
+        }
+        let count = match entry {
+            Entry::Lost { count, .. } => *count,
+            Entry::Record(_) => 1,
+        };
+        self.next = self.next.max(at.saturating_add(count));
+        true
+    }
+}
+
+/// Whether a record says that a console was registered: `console [hvc0]
+/// enabled`, with `bootconsole` or `printk: legacy console` in its place.
+fn enables_console(entry: &Entry) -> bool {
+    let Entry::Record(record) = entry else { return false };
+    record.text.ends_with(b"] enabled")
+        && memchr::memmem::find(&record.text, b"console [").is_some_and(|at| at < 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::boot::tests::{open, record};
+    use super::*;
+
+    fn texts(shown: &Shown) -> Vec<String> {
+        let text = |entry: &Entry| match entry {
+            Entry::Record(record) => String::from_utf8_lossy(&record.text).into_owned(),
+            Entry::Lost { count, .. } => format!("lost {count}"),
+        };
+        shown.entries.iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_record_is_shown_once_and_an_unfinished_one_after_a_moment() {
+        let mut follower = Follower::new(Follow::Console, 0);
+        let start = Instant::now();
+        let later = start + MOMENT;
+        let new = [record(0, "a"), open(1, "b")];
+        assert_eq!(texts(&follower.take(Some(&new), Console::None, start)), ["a"]);
+        assert_eq!(texts(&follower.take(None, Console::None, start)), [""; 0]);
+        assert_eq!(texts(&follower.take(None, Console::None, later)), ["b"]);
+        assert_eq!(texts(&follower.take(None, Console::None, later)), [""; 0]);
+        let new = [record(1, "bc"), record(2, "d")];
+        let shown = follower.take(Some(&new), Console::None, later);
+        assert_eq!(texts(&shown), ["c", "d"]);
+        assert!(matches!(&shown.entries[0], Entry::Record(record) if record.continues));
+        let new = [open(3, "e")];
+        assert_eq!(texts(&follower.take(Some(&new), Console::None, later)), [""; 0]);
+        let new = [record(3, "ef")];
+        assert_eq!(texts(&follower.take(Some(&new), Console::None, later)), ["ef"]);
+    }
+
+    #[test]
+    fn the_first_console_takes_over_unless_all_is_wanted() {
+        let new = [record(0, "a"), record(1, "printk: console [hvc0] enabled"), record(2, "b")];
+        let now = Instant::now();
+        let mut follower = Follower::new(Follow::Console, 0);
+        let shown = follower.take(Some(&new), Console::Registered, now);
+        assert!(shown.hands_over);
+        assert_eq!(texts(&shown), ["a"]);
+        assert_eq!(
+            follower.take(Some(&[record(3, "c")]), Console::Registered, now),
+            Shown::default()
+        );
+        follower.begin_again();
+        assert_eq!(texts(&follower.take(Some(&[record(0, "x")]), Console::None, now)), ["x"]);
+        let mut follower = Follower::new(Follow::All, 0);
+        let shown = follower.take(Some(&new), Console::Registered, now);
+        assert!(!shown.hands_over && shown.entries.len() == 3);
+    }
+
+    #[test]
+    fn what_the_ring_lost_between_two_looks_is_said() {
+        let mut follower = Follower::new(Follow::All, 0);
+        let now = Instant::now();
+        follower.take(Some(&[record(0, "a")]), Console::None, now);
+        let lost = Entry::Lost { seq: 1, count: 7, why: crate::printk::Loss::Overwritten };
+        let shown = follower.take(Some(&[lost, record(8, "b")]), Console::None, now);
+        assert_eq!(texts(&shown), ["lost 7", "b"]);
+    }
+}

@@ -1,0 +1,229 @@
+//! Where each processor is: from registers and stacks to a line each.
+//!
+//! The guest is looked at as it runs, a few times within a moment. Names are
+//! asked for in bulk: a walk collects the addresses it cannot name, one pass
+//! over the kernel's names finds them all, and the walk is taken again.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use crate::arch::Arch;
+use crate::guest::live::LiveMemory;
+use crate::guest::{AddressRule, Cpu, View, cpu};
+use crate::kernel::activity::{Activity, Extent, Place, Sample, watch};
+use crate::kernel::stack::Walker;
+use crate::kernel::{Candidate, Kallsyms, Names, Resolve};
+use crate::monitor::{self, CpuThread, Shared};
+use crate::report::CpuLine;
+use crate::trace;
+
+/// How long processors are looked at to tell those that are stuck from those
+/// that move.
+const MOST: Duration = Duration::from_millis(50);
+
+/// How long QEMU may take for one list of registers.
+const REPLY: Duration = Duration::from_millis(300);
+
+/// How often a walk is taken again with the names that it lacked: those of
+/// the chain, those of a caller in the link register, those beyond an
+/// exception.
+const ROUNDS: usize = 3;
+
+/// Processors that get a line; further ones are counted.
+const LINES: usize = 64;
+
+/// Where the names of the guest's code are.
+pub(super) enum Code {
+    /// In a file.
+    File(Box<Candidate>),
+    /// In the guest itself.
+    Guest(Box<Kallsyms>),
+    /// Nowhere.
+    Unknown,
+}
+
+/// What is known of the kernel that the processors are in.
+pub(super) struct Ground {
+    pub(super) arch: Arch,
+    pub(super) rule: AddressRule,
+    /// How far it runs from where it was linked to.
+    pub(super) displacement: u64,
+    /// Its own code and data by effective address, where known.
+    pub(super) kernel: Option<Range<u64>>,
+    pub(super) code: Code,
+}
+
+impl Ground {
+    /// Nothing is known but what it is compiled for, or likely is.
+    pub(super) const fn unknown(arch: Arch, rule: AddressRule) -> Self {
+        Self { arch, rule, displacement: 0, kernel: None, code: Code::Unknown }
+    }
+
+    /// The kernel that `names` are of.
+    pub(super) fn of(
+        names: &Names,
+        arch: Arch,
+        rule: AddressRule,
+        displacement: u64,
+        code: Code,
+    ) -> Self {
+        let address = |name| Some(names.address(name)?.wrapping_add(displacement));
+        let start = address("_stext").or_else(|| address("_text"));
+        let kernel = start.zip(address("_end")).map(|(start, end)| start..end);
+        let kernel = kernel.filter(|kernel| !kernel.is_empty());
+        Self { arch, rule, displacement, kernel, code }
+    }
+
+    /// The same kernel by other names.
+    pub(super) fn or_code(mut self, code: Code) -> Self {
+        if matches!(self.code, Code::Unknown) {
+            self.code = code;
+        }
+        self
+    }
+
+    /// Whether an address that no rule maps may be the kernel's: a stack in
+    /// vmalloc space, to be read through the guest's page tables, the
+    /// kernel's part of which is the same for all processors.
+    const fn is_kernels(&self, address: u64) -> bool {
+        match self.rule {
+            AddressRule::Linear64 => address >> 60 >= 0xc,
+            AddressRule::Linear32 { page_offset, .. } => {
+                address >= page_offset as u64 && address <= 0xffff_ffff
+            }
+        }
+    }
+
+    fn resolve(&self, addresses: &[u64]) -> Vec<Option<(String, u64)>> {
+        let linked: Vec<u64> =
+            addresses.iter().map(|address| address.wrapping_sub(self.displacement)).collect();
+        let begun = Instant::now();
+        let places = match &self.code {
+            Code::File(code) => code.resolve(&linked),
+            Code::Guest(kallsyms) => kallsyms.resolve(&linked),
+            Code::Unknown => Ok(Vec::new()),
+        };
+        trace!("{} addresses named in {:?}", addresses.len(), begun.elapsed());
+        places.unwrap_or_else(|error| {
+            trace!("no names for addresses: {error}");
+            Vec::new()
+        })
+    }
+}
+
+/// The names of addresses, those found so far and those asked for since.
+#[derive(Default)]
+struct Known {
+    names: BTreeMap<u64, Option<(String, u64)>>,
+    asked: BTreeSet<u64>,
+}
+
+/// The processors of a running guest.
+pub(super) struct Processors<'a> {
+    pub(super) monitor: &'a Shared,
+    pub(super) memory: &'a LiveMemory,
+}
+
+impl Processors<'_> {
+    /// A line for each processor; none where QEMU does not tell. Whether one
+    /// of them is in the kernel, or in firmware that it called.
+    pub(super) fn lines(&self, ground: &Ground, registers: bool) -> (Vec<CpuLine>, bool) {
+        let begun = Instant::now();
+        let seen = match self.watch(ground) {
+            Ok(seen) => seen,
+            Err(error) => {
+                trace!("no registers: {error}");
+                return (Vec::new(), false);
+            }
+        };
+        trace!("{} processors looked at in {:?}", seen.len(), begun.elapsed());
+        let mut lines: Vec<CpuLine> = seen
+            .iter()
+            .take(LINES)
+            .map(|(activity, sample)| line(*activity, sample, registers))
+            .collect();
+        if let (Some(more), Some(last)) = (seen.len().checked_sub(LINES + 1), lines.last_mut()) {
+            last.text.push_str(&format!(" (and {} more CPUs)", more + 1));
+        }
+        let entered = seen.iter().any(|(activity, sample)| is_in_kernel(*activity, sample));
+        (lines, entered)
+    }
+
+    fn watch(&self, ground: &Ground) -> Result<Vec<(Activity, Sample)>, monitor::Error> {
+        let deadline = || Instant::now() + REPLY;
+        let (running, threads) = {
+            let mut monitor = self.monitor.lock();
+            let running = monitor.query_status(deadline()).is_ok_and(|status| status.running);
+            (running, monitor.query_cpus(deadline()).unwrap_or_default())
+        };
+        let extent = Extent { kernel: ground.kernel.clone(), rule: ground.rule };
+        let known = RefCell::new(Known::default());
+        let symbols = |address: u64| {
+            let mut known = known.borrow_mut();
+            match known.names.get(&address) {
+                Some(name) => name.clone(),
+                None => {
+                    known.asked.insert(address);
+                    None
+                }
+            }
+        };
+        let mapped = |address: u64, buf: &mut [u8]| {
+            ground.is_kernels(address) && self.memory.read_effective(0, address, buf).is_ok()
+        };
+        let view = View::new(self.memory, ground.arch, ground.rule);
+        let walker = Walker::new(view, &symbols).with_mapped(&mapped);
+        let look = || {
+            let text = self.monitor.lock().registers(deadline())?;
+            let cpus = cpu::parse(&text);
+            for cpu in cpus.iter().filter(|cpu| cpu.lr != 0) {
+                // Who called comes up only once the function is known.
+                symbols(cpu.lr.wrapping_sub(1));
+            }
+            let take = |cpu: &Cpu| Sample::take(&walker, cpu.clone(), run(&threads, cpu));
+            let walk = || cpus.iter().map(take).collect::<Vec<_>>();
+            let mut samples = walk();
+            for _ in 0..ROUNDS {
+                let asked = std::mem::take(&mut known.borrow_mut().asked);
+                if asked.is_empty() {
+                    break;
+                }
+                let asked: Vec<u64> = asked.into_iter().collect();
+                let mut names = ground.resolve(&asked).into_iter();
+                let names = asked.into_iter().map(|address| (address, names.next().flatten()));
+                known.borrow_mut().names.extend(names);
+                samples = walk();
+            }
+            Ok(samples)
+        };
+        // Two looks at a guest that does not run are the same one.
+        watch(look, &extent, if running { MOST } else { Duration::ZERO })
+    }
+}
+
+/// How long the host has run a processor.
+fn run(threads: &[CpuThread], cpu: &Cpu) -> Option<Duration> {
+    let thread = threads.iter().find(|thread| thread.index == u64::from(cpu.index))?;
+    cpu::run_time(thread.thread)
+}
+
+/// Whether a processor is in the kernel's code, or on its way back to it.
+fn is_in_kernel(activity: Activity, sample: &Sample) -> bool {
+    let frames = match activity {
+        Activity::NotStarted | Activity::User => return false,
+        Activity::Firmware => sample.trace.frames.get(1..).unwrap_or_default(),
+        _ => sample.trace.frames.as_slice(),
+    };
+    frames.iter().any(|frame| frame.reliable && frame.name.is_some())
+}
+
+fn line(activity: Activity, sample: &Sample, registers: bool) -> CpuLine {
+    let number = sample.cpu.index;
+    let place = Place { sample, activity }.to_string();
+    let head = format!("CPU {number} ");
+    let text = place.strip_prefix(&head).unwrap_or(&place).to_owned();
+    let registers = if registers { sample.cpu.to_string() } else { String::new() };
+    CpuLine { cpu: number, text, registers: registers.lines().map(str::to_owned).collect() }
+}

@@ -1,0 +1,360 @@
+//! The guest's log kept in sight: found once, then looked at many times a
+//! second at the cost of a few short reads.
+//!
+//! The kernel's banner, at its place, is what tells that the memory is still
+//! that kernel's: it is read before and after every look, since a reset puts
+//! the image over the log while it is being read.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::answer::Low;
+use super::sources::SharedSources;
+use crate::arch::{Arch, Word};
+use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
+use crate::kernel::identity::{each_banner, usual_rule};
+use crate::kernel::scan::{self, scan};
+use crate::kernel::{Identity, Names, Source, banner, identify, kallsyms, locate, open_found};
+use crate::printk::{Error, Format, Log, LogBuffer, Progress};
+use crate::report::{Report, Verdict};
+
+/// How long to wait before a search of all memory; doubled for each further
+/// one, up to the second.
+const SEARCH: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
+
+/// What leads to the log of the kernel in sight.
+#[derive(Clone, Debug)]
+enum Way {
+    Names { names: Arc<Names>, displacement: u64 },
+    Recognised(scan::Kind),
+}
+
+/// A kernel in the guest.
+#[derive(Clone, Debug)]
+struct Kernel {
+    arch: Arch,
+    rule: AddressRule,
+    way: Way,
+    source: Source,
+    /// Its banner, and where it is by real address.
+    banner: Option<(u64, Vec<u8>)>,
+}
+
+/// What a look showed.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// No kernel has been entered.
+    Nothing,
+    /// The kernel that was in sight is no more.
+    Gone,
+    /// What it was at the last look.
+    Same(Console),
+    /// There is more, or it has begun again.
+    More {
+        /// The entries from where was asked for on.
+        log: Log,
+        /// How far the kernel has come.
+        progress: Progress,
+        /// The log has begun again.
+        again: bool,
+        /// Whether a console is there.
+        console: Console,
+    },
+}
+
+/// Whether a console is registered in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Console {
+    Registered,
+    None,
+    /// The kernel's names do not tell.
+    Unknown,
+}
+
+/// The search for a kernel, and the kernel in sight.
+pub(super) struct Sight {
+    sources: SharedSources,
+    /// Of the sources, how many were asked.
+    asked: usize,
+    /// What the guest's kernel may have.
+    names: Vec<Arc<Names>>,
+    kernel: Option<Kernel>,
+    /// The one that was in sight last, whose log may still be reported.
+    former: Option<Kernel>,
+    search_at: Option<Instant>,
+    pause: Duration,
+}
+
+impl Sight {
+    /// Nothing in sight yet; `sources` may have the names that lead there.
+    pub(super) const fn new(sources: SharedSources) -> Self {
+        Self {
+            sources,
+            asked: 0,
+            names: Vec::new(),
+            kernel: None,
+            former: None,
+            search_at: None,
+            pause: SEARCH[0],
+        }
+    }
+
+    /// Ask one more source for names; whether there was one.
+    fn ask(&mut self) -> bool {
+        let mut sources = self.sources.lock();
+        while let Some(attempt) = sources.get(self.asked) {
+            self.asked += 1;
+            if let Ok(candidate) = &attempt.result {
+                self.names.push(Arc::new(candidate.names.clone()));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether there is a kernel in sight.
+    pub(super) const fn is_found(&self) -> bool {
+        self.kernel.is_some()
+    }
+
+    /// Forget the kernel in sight: the guest was reset.
+    pub(super) fn forget(&mut self) {
+        self.former = self.kernel.take().or(self.former.take());
+        self.search_at = None;
+        self.pause = SEARCH[0];
+    }
+
+    /// Look at the log from sequence number `from` on, unless it is as it was
+    /// `before`. A kernel that is not at its place is searched for now and
+    /// then, if there is `leisure`.
+    ///
+    /// # Errors
+    /// As guest memory fails.
+    pub(super) fn look(
+        &mut self,
+        memory: &dyn Memory,
+        from: u64,
+        before: Option<&Progress>,
+        leisure: bool,
+    ) -> Result<Look, ReadError> {
+        if self.kernel.is_none() {
+            self.kernel = self.find(memory, leisure)?;
+        }
+        let Some(kernel) = &self.kernel else { return Ok(Look::Nothing) };
+        let look = if kernel.is_there(memory)? {
+            match kernel.look(memory, from, before) {
+                Ok(look) => kernel.is_there(memory)?.then_some(look),
+                Err(Error::Read(error @ (ReadError::Gone | ReadError::Silent))) => {
+                    return Err(error);
+                }
+                // Half set up, or half overwritten: the next look tells.
+                Err(error) => {
+                    crate::trace!("the log is out of sight: {error}");
+                    None
+                }
+            }
+        } else {
+            None
+        };
+        if look.is_none() {
+            self.forget();
+        }
+        Ok(look.unwrap_or(Look::Gone))
+    }
+
+    /// Whether a processor is known to be outside of the kernel in sight,
+    /// which was then loaded where it will run, and not entered.
+    pub(super) fn is_outside(&self, cpu: &Cpu) -> bool {
+        let Some(Kernel { rule, way: Way::Names { names, displacement }, .. }) = &self.kernel
+        else {
+            return false;
+        };
+        let real = |name| rule.real(names.address(name)?.checked_add(*displacement)?);
+        let start = real("_stext").or_else(|| real("_text"));
+        let (Some(start), Some(end)) = (start, real("_end")) else { return false };
+        !(start..end).contains(&rule.real(cpu.nip).unwrap_or(cpu.nip))
+    }
+
+    /// A report of what is known of the kernel that is in sight, or was last.
+    pub(super) fn report(&self, verdict: Verdict) -> Report {
+        let mut report = Report::new(verdict);
+        if let Some(kernel) = self.kernel.as_ref().or(self.former.as_ref()) {
+            report.arch = Some(kernel.arch);
+            report.source = Some(kernel.source.clone());
+            report.kernel = kernel.banner.as_ref().map(|(_, text)| text.clone());
+        }
+        report
+    }
+
+    fn find(&mut self, memory: &dyn Memory, leisure: bool) -> Result<Option<Kernel>, ReadError> {
+        if self.names.is_empty() {
+            self.ask();
+        }
+        for names in &self.names {
+            if let Some(kernel) = at_its_place(memory, names) {
+                return Ok(Some(kernel));
+            }
+        }
+        let now = Instant::now();
+        let at = *self.search_at.get_or_insert(now + self.pause);
+        if !leisure || now < at {
+            return Ok(None);
+        }
+        let found = self.search(memory);
+        crate::trace!("searched in {:?}: {}", now.elapsed(), matches!(found, Ok(Some(_))));
+        self.pause = (self.pause * 2).min(SEARCH[1]);
+        self.search_at = Some(Instant::now() + self.pause);
+        found
+    }
+
+    /// Look everywhere, which takes a while.
+    fn search(&mut self, memory: &dyn Memory) -> Result<Option<Kernel>, ReadError> {
+        let mut number = 0;
+        while let Some(names) = self.names.get(number).cloned() {
+            number += 1;
+            let arch = names.arch.unwrap_or(Arch::PPC64LE);
+            match identify(memory, arch, &names)? {
+                Identity::Here { rule, displacement } => {
+                    let source = names.source.clone();
+                    let banner = banner_of(memory, rule, &names, displacement);
+                    let way = Way::Names { names, displacement };
+                    return Ok(Some(Kernel { arch, rule, way, source, banner }));
+                }
+                // It will run under these names, or whatever is there will.
+                Identity::Loaded { .. } | Identity::Absent => return Ok(None),
+                Identity::Other(_) => {}
+            }
+            if number == self.names.len() {
+                self.ask();
+            }
+        }
+        let low = Low::of(memory);
+        if let Some(found) = kallsyms::find(&low)? {
+            let names = found.guest_names();
+            let kernel = at_its_place(memory, &Arc::new(names));
+            if let Some(kernel) = kernel.filter(|kernel| kernel.buffer(memory).is_ok()) {
+                return Ok(Some(kernel));
+            }
+        }
+        let mut progress = |_, _| ControlFlow::Continue(());
+        let scan::Verdict::Live(found) = scan(memory, &mut progress)?.verdict else {
+            return Ok(None);
+        };
+        if !matches!(found.kind, scan::Kind::Ringbuffer { .. } | scan::Kind::Variable { .. }) {
+            // Text without a variable that leads to it does not tell how far
+            // the kernel has come.
+            return Ok(None);
+        }
+        let mut banner = None;
+        each_banner(memory, &mut |real, text| {
+            banner = Some((real, text.to_vec()));
+            ControlFlow::Break(())
+        })?;
+        Ok(Some(Kernel {
+            arch: found.arch,
+            rule: found.rule,
+            way: Way::Recognised(found.kind),
+            source: Source::Scan,
+            banner,
+        }))
+    }
+}
+
+impl Kernel {
+    /// Whether the memory is still this kernel's.
+    fn is_there(&self, memory: &dyn Memory) -> Result<bool, ReadError> {
+        let Some((real, text)) = &self.banner else { return Ok(true) };
+        let mut bytes = vec![0; text.len()];
+        match memory.read(*real, &mut bytes) {
+            Ok(()) => Ok(bytes == *text),
+            Err(ReadError::NotRam { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn buffer(&self, memory: &dyn Memory) -> Result<LogBuffer, Error> {
+        let view = View::new(memory, self.arch, self.rule);
+        match &self.way {
+            Way::Names { names, displacement } => {
+                locate(&view, names, *displacement).map_err(|error| match error {
+                    crate::kernel::LocateError::Printk(error) => error,
+                    crate::kernel::LocateError::NoName => Error::Replaced,
+                })
+            }
+            Way::Recognised(kind) => open_found(&view, kind)?.ok_or(Error::Replaced),
+        }
+    }
+
+    fn look(
+        &self,
+        memory: &dyn Memory,
+        from: u64,
+        before: Option<&Progress>,
+    ) -> Result<Look, Error> {
+        // Located anew: the kernel moves its log once, in setup_log_buf().
+        let buffer = self.buffer(memory)?;
+        let view = View::new(memory, self.arch, self.rule);
+        let progress = buffer.progress(&view)?;
+        if before == Some(&progress) {
+            return Ok(Look::Same(self.console(&view)?));
+        }
+        let again = before.is_some_and(|before| progress.next_seq() < before.next_seq());
+        let log = buffer.read_from(&view, if again { 0 } else { from })?;
+        if log.format == Format::Salvage || !is_in_step(&log, &progress, self.arch) {
+            // Its numbers make no sense at this moment: a kernel is copying
+            // itself to where it runs, or another over it.
+            return Err(Error::Replaced);
+        }
+        Ok(Look::More { log, progress, again, console: self.console(&view)? })
+    }
+
+    /// Whether a console is registered: since 6.2 (848a9c1066e5 "printk:
+    /// Convert console_drivers list to hlist") they are a list of that kind,
+    /// before a chain of pointers; either begins with a null pointer as long
+    /// as there is none.
+    fn console(&self, view: &View<'_>) -> Result<Console, Error> {
+        let Way::Names { names, displacement } = &self.way else { return Ok(Console::Unknown) };
+        let first = names.address("console_list").or_else(|| names.address("console_drivers"));
+        let Some(first) = first else { return Ok(Console::Unknown) };
+        Ok(match view.word(first.wrapping_add(*displacement))? {
+            0 => Console::None,
+            _ => Console::Registered,
+        })
+    }
+}
+
+/// Whether a log ends about where the kernel was just before it was read.
+fn is_in_step(log: &Log, progress: &Progress, arch: Arch) -> bool {
+    /// No kernel prints more between two reads.
+    const AHEAD: u64 = 1 << 20;
+    // 32-bit kernels' numbers are known modulo 2^30 only.
+    let next = progress.next_seq();
+    arch.word == Word::W32
+        || next < 1 << 48 && log.resume().is_none_or(|resume| resume <= next.saturating_add(AHEAD))
+}
+
+/// The kernel that `names` are of, where its banner is in its own place.
+fn at_its_place(memory: &dyn Memory, names: &Arc<Names>) -> Option<Kernel> {
+    let arch = names.arch.unwrap_or(Arch::PPC64LE);
+    let rule = usual_rule(arch, names);
+    let banner = banner_of(memory, rule, names, 0)?;
+    if names.banner.as_ref().is_some_and(|expected| *expected != banner.1) {
+        return None;
+    }
+    let way = Way::Names { names: Arc::clone(names), displacement: 0 };
+    Some(Kernel { arch, rule, way, source: names.source.clone(), banner: Some(banner) })
+}
+
+/// The banner of the kernel that `names` are of, where it is.
+fn banner_of(
+    memory: &dyn Memory,
+    rule: AddressRule,
+    names: &Names,
+    displacement: u64,
+) -> Option<(u64, Vec<u8>)> {
+    let real = rule.real(names.address("linux_banner")?.checked_add(displacement)?)?;
+    let mut bytes = [0; banner::LONGEST];
+    memory.read(real, &mut bytes).ok()?;
+    Some((real, banner::starting(&bytes)?.to_vec()))
+}

@@ -1,0 +1,735 @@
+//! The watch over a guest that nobody asks about: it looks at the log again
+//! and again, listens to QEMU's events, and reports, shows or ends what it
+//! was told to.
+//!
+//! It works on a thread of its own, which is there only where it has
+//! something to do. What is printed shortly before the guest's end counts
+//! most, so it is read at that moment: when QEMU says that it ends, its
+//! process is stopped for the time of the read, which no other client of
+//! QEMU's can notice. A reset says so only after the image was loaded over
+//! the log; for that case the log is copied as it is printed, every 10 ms,
+//! and every millisecond while more is coming. (`set-action` could hold the
+//! guest before the reset, but adds STOP and SHUTDOWN events for every other
+//! client, and cannot be put back to what the user had chosen.)
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use regex_lite::Regex;
+
+use super::boot::{Boot, begins_panic};
+use super::desk::VIGIL;
+use super::follow::Follower;
+use super::observer::Access;
+use super::press::Press;
+use super::sight::{Console, Look, Sight};
+use crate::cli::{Events, Follow, Options};
+use crate::guest::cpu;
+use crate::guest::live::LiveMemory;
+use crate::monitor::{Event, Shared};
+use crate::printk::{Log, Progress};
+use crate::report::{self, Report, Verdict};
+use crate::terminal::Destination;
+use crate::trace;
+
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How often to look where a reset may put an end to the log.
+const CLOSE_LOOK: Duration = Duration::from_millis(10);
+
+/// And while records are coming.
+const CLOSEST_LOOK: Duration = Duration::from_millis(1);
+
+/// How long after the last record they are still said to be coming.
+const COMING: Duration = Duration::from_millis(50);
+
+/// How long to wait for a QEMU that does not answer.
+const PATIENCE: Duration = Duration::from_millis(1000);
+
+/// How often to ask a QEMU whose machine is not there yet.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How long a panic may go on printing before it is reported.
+const PANIC_PRINTS: Duration = Duration::from_millis(500);
+
+/// How long QEMU may take to end when asked to, and when told to.
+const QUIT: Duration = Duration::from_secs(2);
+const TERMINATE: Duration = Duration::from_secs(5);
+
+/// The launcher's exit status for each verdict.
+pub mod status {
+    /// The log says what was expected.
+    pub const EXPECTED: u8 = 0;
+    /// QEMU ended as a success, and the log never said what was expected.
+    pub const UNEXPECTED: u8 = 121;
+    /// The guest was reset.
+    pub const RESET: u8 = 122;
+    /// The kernel panicked.
+    pub const PANIC: u8 = 123;
+    /// The kernel went silent; as timeout(1) has it.
+    pub const STALL: u8 = 124;
+}
+
+/// What to look out for.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    on: Events,
+    stop_on: Events,
+    expect: Option<Regex>,
+    follow: Option<Follow>,
+    press: Press,
+    /// Where reports of events go, unless the options name a file.
+    destination: Destination,
+}
+
+impl Plan {
+    /// What the user's options ask for.
+    #[must_use]
+    pub fn new(options: &Options) -> Self {
+        Self {
+            on: options.on,
+            stop_on: options.stop_on,
+            // It was tried when the options were read.
+            expect: options.expect.as_deref().and_then(|text| Regex::new(text).ok()),
+            follow: options.follow,
+            press: Press::new(options),
+            destination: Destination::Stderr,
+        }
+    }
+
+    /// The same with another place for reports of events.
+    #[must_use]
+    pub fn at(self, destination: Destination) -> Self {
+        Self { destination, ..self }
+    }
+
+    /// Where reports of events go.
+    pub(super) fn destination(&self) -> Destination {
+        self.destination.clone()
+    }
+
+    /// Whether there is nothing to look out for.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        !self.keeps_log() && self.follow.is_none()
+    }
+
+    /// Whether a success needs words that the log has to say.
+    #[must_use]
+    pub const fn expects(&self) -> bool {
+        self.expect.is_some()
+    }
+
+    /// Whether anything but following is asked for.
+    fn keeps_log(&self) -> bool {
+        !self.on.is_empty() || !self.stop_on.is_empty() || self.expect.is_some()
+    }
+
+    /// A line of our own, where reports of events go.
+    pub(super) fn say(&self, what: &str) {
+        self.press.say(what, &self.destination);
+    }
+}
+
+/// What the vigil is told.
+pub(super) enum Order {
+    /// Begin to follow, or stop it; where to show records.
+    ToggleFollow(Destination),
+    /// The report that QEMU is to be ended after has been made.
+    EndQemu,
+    /// QEMU has ended.
+    Ended,
+}
+
+/// What the vigil tells.
+pub(super) enum Finding {
+    /// Ask the guest, while it can still be asked everything.
+    Ask {
+        /// The event.
+        trigger: &'static str,
+        /// What else there is to say.
+        note: String,
+        /// Order to end QEMU afterwards.
+        ends: bool,
+    },
+    /// A report that was made.
+    Report(Box<Report>),
+    /// What the launcher's exit status is to be.
+    Status(u8),
+    /// QEMU ran and has ended, and the log never said what was expected.
+    Unexpected,
+}
+
+/// A limit to a kernel's silence.
+struct Limit {
+    time: Duration,
+    ends: bool,
+    passed: bool,
+}
+
+/// What comes next in ending QEMU, and when.
+#[derive(Clone, Copy)]
+enum Closing {
+    Quit(Instant),
+    Terminate(Instant),
+    Kill(Instant),
+    Waiting,
+}
+
+/// The watch.
+pub(super) struct Vigil {
+    plan: Plan,
+    monitor: Shared,
+    socket: UnixStream,
+    memory: LiveMemory,
+    /// QEMU's process, where it is ours to end.
+    qemu: Option<Pid>,
+    orders: Receiver<Order>,
+    /// A byte comes in with every order.
+    bell: UnixStream,
+    findings: Sender<Finding>,
+    /// A byte goes out with every finding.
+    desk: UnixStream,
+
+    sight: Sight,
+    boot: Boot,
+    /// The log of the boot before, until its reset is reported.
+    before: Option<Boot>,
+    /// A log that a reset left in memory: not the next boot's.
+    stale: Option<Progress>,
+    limits: Vec<Limit>,
+    follower: Option<(Follower, Destination)>,
+    closing: Option<Closing>,
+    has_verdict: bool,
+    /// As of the last look.
+    console: Console,
+    paused: bool,
+    listening: bool,
+    ended: bool,
+    last_look: Option<Instant>,
+    retry_at: Option<Instant>,
+}
+
+/// A process that is stopped as long as this lives.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn stop(pid: Pid) -> Self {
+        let _ = kill(pid, Signal::SIGSTOP);
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
+impl Vigil {
+    /// Watch over the guest behind `access`, as `plan` says.
+    pub(super) fn new(
+        plan: Plan,
+        access: Access,
+        orders: (Receiver<Order>, UnixStream),
+        findings: (Sender<Finding>, UnixStream),
+    ) -> Self {
+        let limit = |time: Option<Duration>, ends| Some(Limit { time: time?, ends, passed: false });
+        let limits = [limit(plan.on.stall, false), limit(plan.stop_on.stall, true)];
+        let place = match plan.destination() {
+            Destination::Stderr if crate::terminal::is_terminal(0) => Destination::Terminal,
+            place => place,
+        };
+        let follower = plan.follow.map(|what| (Follower::new(what, 0), place));
+        Self {
+            sight: Sight::new(access.sources),
+            monitor: access.monitor,
+            socket: access.socket,
+            memory: access.memory,
+            qemu: access.qemu,
+            orders: orders.0,
+            bell: orders.1,
+            findings: findings.0,
+            desk: findings.1,
+            boot: Boot::default(),
+            before: None,
+            stale: None,
+            limits: limits.into_iter().flatten().collect(),
+            follower,
+            closing: None,
+            has_verdict: false,
+            console: Console::Unknown,
+            paused: false,
+            listening: true,
+            ended: false,
+            last_look: None,
+            retry_at: None,
+            plan,
+        }
+    }
+
+    /// Watch until QEMU has ended, or nobody listens any more.
+    pub(super) fn run(mut self) {
+        loop {
+            self.wait();
+            if !self.take_orders() {
+                return;
+            }
+            self.take_events();
+            if self.ended {
+                self.finish();
+                return;
+            }
+            if self.wait_for_look().is_some_and(|wait| wait.is_zero()) {
+                self.look(PATIENCE);
+                self.judge();
+            }
+            self.close();
+        }
+    }
+
+    /// Sleep until something comes, or it is time to look.
+    fn wait(&mut self) {
+        let closing = match self.closing {
+            Some(Closing::Quit(at) | Closing::Terminate(at) | Closing::Kill(at)) => {
+                Some(at.saturating_duration_since(Instant::now()))
+            }
+            Some(Closing::Waiting) | None => None,
+        };
+        let wait = [self.wait_for_look(), closing].into_iter().flatten().min();
+        let timeout = wait.map_or(PollTimeout::NONE, |wait| {
+            // Rounded up, or it would spin through the last millisecond.
+            let millis = wait.as_nanos().div_ceil(1_000_000);
+            PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+        });
+        let mut fds = vec![PollFd::new(self.bell.as_fd(), PollFlags::POLLIN)];
+        if self.listening {
+            fds.push(PollFd::new(self.socket.as_fd(), PollFlags::POLLIN));
+        }
+        // A signal's interruption is one more look, no more.
+        let _ = poll(&mut fds, timeout);
+    }
+
+    /// How long until the next look; `None` for one that nobody needs.
+    fn wait_for_look(&self) -> Option<Duration> {
+        let now = Instant::now();
+        if let Some(at) = self.retry_at {
+            return Some(at.saturating_duration_since(now));
+        }
+        let wanted = self.plan.keeps_log() || self.follower.is_some();
+        if !wanted || self.paused || self.ended {
+            return None;
+        }
+        let closely = (self.plan.on.reset || self.plan.stop_on.reset)
+            && self.sight.is_found()
+            && self.memory.process().is_some();
+        let interval = match closely {
+            true if self.boot.quiet < COMING => CLOSEST_LOOK,
+            true => CLOSE_LOOK,
+            false => LOOK,
+        };
+        let due = self.last_look.map(|last| last + interval);
+        Some(due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now)))
+    }
+
+    /// Do as told; whether to go on.
+    fn take_orders(&mut self) -> bool {
+        let mut rung = [0; 16];
+        while matches!(self.bell.read(&mut rung), Ok(1..)) {}
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::ToggleFollow(place)) => self.toggle_follow(place),
+                Ok(Order::EndQemu) => self.end_qemu(),
+                Ok(Order::Ended) => self.ended = true,
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn tell(&mut self, finding: Finding) {
+        let _ = self.findings.send(finding);
+        let _ = self.desk.write(&[VIGIL]);
+    }
+}
+
+/// Looking at the log.
+impl Vigil {
+    /// See that QEMU said where its memory is.
+    fn prepare(&mut self) -> bool {
+        if self.memory.is_prepared() {
+            return true;
+        }
+        self.memory.begin(PATIENCE);
+        let ready = self.monitor.lock().ready(Instant::now() + PATIENCE).is_ok();
+        if ready && self.memory.refresh().is_ok() && self.memory.is_prepared() {
+            self.retry_at = None;
+            return true;
+        }
+        self.retry_at = Some(Instant::now() + RETRY);
+        false
+    }
+
+    /// Look at the log, and do what its new records call for. A QEMU that
+    /// does not answer is waited for as long as `patience`; with none, its
+    /// memory is read without asking it anything.
+    fn look(&mut self, patience: Duration) {
+        let now = Instant::now();
+        // A stop of the whole job is no silence of the guest's.
+        let gap = self.last_look.map_or(Duration::ZERO, |last| now - last).min(3 * LOOK);
+        self.last_look = Some(now);
+        if patience > Duration::ZERO && !self.prepare() {
+            return;
+        }
+        self.memory.begin(patience);
+        let before = self.boot.progress.or(self.stale);
+        let leisure = patience > Duration::ZERO;
+        match self.sight.look(&self.memory, self.boot.resume(), before.as_ref(), leisure) {
+            Ok(Look::Nothing) => {}
+            Ok(Look::Gone) => self.begin_boot(),
+            // What the boot before the reset left.
+            Ok(Look::Same(_)) if self.stale.is_some() && self.boot.progress.is_none() => {}
+            Ok(Look::Same(console)) => {
+                self.boot.quiet += gap;
+                self.console = console;
+                self.follow(None, console);
+                self.check_silence(console);
+            }
+            Ok(Look::More { log, progress, again, console }) => {
+                if again {
+                    self.begin_boot();
+                }
+                self.stale = None;
+                self.boot.take(&log, progress);
+                self.console = console;
+                self.follow(Some(&log), console);
+                self.check_words(&log);
+            }
+            Err(error) => trace!("the vigil cannot read: {error}"),
+        }
+    }
+
+    /// Look once more, while QEMU stands still on its way out.
+    fn final_look(&mut self) {
+        let _stopped = self.memory.process().filter(|_| !self.ended).map(Stopped::stop);
+        self.look(Duration::ZERO);
+    }
+
+    /// Another kernel, or the same again, is to come.
+    fn begin_boot(&mut self) {
+        if self.boot.entered {
+            self.before = Some(std::mem::take(&mut self.boot));
+        }
+        for limit in &mut self.limits {
+            limit.passed = false;
+        }
+        if let Some((follower, _)) = &mut self.follower {
+            follower.begin_again();
+        }
+    }
+
+    /// Whether the log says what is expected.
+    fn check_words(&mut self, log: &Log) {
+        let Some(expect) = self.plan.expect.clone().filter(|_| !self.has_verdict) else { return };
+        for record in log.records() {
+            let text = String::from_utf8_lossy(&record.text);
+            if expect.is_match(&text) {
+                let shown = report::text::clean(&record.text, true);
+                let shown = String::from_utf8_lossy(&shown).into_owned();
+                self.plan.say(&format!("seen in the log: {shown}"));
+                self.give_verdict(status::EXPECTED);
+                self.end_qemu();
+                return;
+            }
+            // What is said after a panic does not save the boot.
+            if begins_panic(record) && self.plan.stop_on.panic {
+                return;
+            }
+        }
+    }
+
+    fn check_silence(&mut self, console: Console) {
+        if console == Console::Registered {
+            return;
+        }
+        let quiet = self.boot.quiet;
+        let passed = |limit: &Limit| !limit.passed && quiet >= limit.time;
+        if !self.limits.iter().any(passed) {
+            return;
+        }
+        if !self.is_stalled() {
+            self.boot.quiet = Duration::ZERO;
+            return;
+        }
+        let mut ends = false;
+        let mut time = Duration::ZERO;
+        for limit in self.limits.iter_mut().filter(|limit| passed(limit)) {
+            limit.passed = true;
+            ends |= limit.ends;
+            time = time.max(limit.time);
+        }
+        let consoles = match console {
+            Console::Unknown => "whether it has a console its names do not tell",
+            _ => "it has no console",
+        };
+        let time = time.as_secs_f64();
+        let note = format!("stall: the kernel has printed nothing for {time} s, and {consoles}");
+        self.boot.note_report();
+        if ends {
+            self.give_verdict(status::STALL);
+        }
+        self.tell(Finding::Ask { trigger: "stall", note, ends });
+    }
+
+    /// Whether a kernel runs at all, and QEMU answers.
+    fn is_stalled(&mut self) -> bool {
+        let mut monitor = self.monitor.lock();
+        let deadline = Instant::now() + PATIENCE;
+        match monitor.query_status(deadline) {
+            Ok(status) if status.running => {}
+            Ok(_) => return false,
+            Err(error) => {
+                trace!("no stall can be told: {error}");
+                return false;
+            }
+        }
+        // An empty log may be one that was only loaded.
+        let Ok(text) = monitor.registers(deadline) else { return false };
+        let outside =
+            cpu::parse(&text).into_iter().next().is_some_and(|cpu| self.sight.is_outside(&cpu));
+        !(self.boot.is_empty() && outside)
+    }
+}
+
+/// Events.
+impl Vigil {
+    fn take_events(&mut self) {
+        if !self.listening {
+            return;
+        }
+        let drained = self.monitor.lock().drain();
+        match drained {
+            Ok(events) => {
+                for event in events {
+                    self.take_event(&event);
+                }
+            }
+            Err(_) => self.listening = false,
+        }
+    }
+
+    fn take_event(&mut self, event: &Event) {
+        let reason = event.text("reason").unwrap_or_default();
+        trace!("event {} {reason}", event.name);
+        if !self.plan.keeps_log() {
+            match event.name.as_str() {
+                "STOP" => self.paused = true,
+                "RESUME" => self.paused = false,
+                _ => {}
+            }
+            return;
+        }
+        match (event.name.as_str(), reason) {
+            ("STOP", _) => self.paused = true,
+            ("RESUME", _) => {
+                self.paused = false;
+                self.boot.quiet = Duration::ZERO;
+            }
+            ("GUEST_PANICKED", _) => {
+                self.final_look();
+                self.panicked();
+            }
+            ("SHUTDOWN", reason) => {
+                self.final_look();
+                match reason {
+                    "guest-panic" => self.panicked(),
+                    "guest-reset" => self.was_reset(),
+                    "guest-shutdown" => self.was_shut_down(),
+                    _ => {}
+                }
+            }
+            ("RESET", "snapshot-load" | "subsystem-reset") => self.forget(),
+            ("RESET", _) => {
+                self.look(Duration::ZERO);
+                self.was_reset();
+                self.forget();
+            }
+            _ => {}
+        }
+    }
+
+    /// What is in memory is not the next boot's log.
+    fn forget(&mut self) {
+        self.stale = self.boot.progress;
+        self.begin_boot();
+        self.before = None;
+        self.sight.forget();
+    }
+
+    /// After a look: whether the log itself tells of a panic.
+    fn judge(&mut self) {
+        let boot = &self.boot;
+        if boot.panic_done || (boot.panic_begun && boot.quiet >= PANIC_PRINTS) {
+            self.panicked();
+        }
+    }
+
+    fn panicked(&mut self) {
+        if std::mem::replace(&mut self.boot.panicked, true) {
+            return;
+        }
+        self.event("panic", self.plan.on.panic, self.plan.stop_on.panic, status::PANIC);
+    }
+
+    fn was_reset(&mut self) {
+        if !self.boot.entered {
+            // The look has found the image over the log already.
+            if let Some(before) = self.before.take() {
+                let now = std::mem::replace(&mut self.boot, before);
+                self.event("reset", self.plan.on.reset, self.plan.stop_on.reset, status::RESET);
+                self.boot = now;
+                return;
+            }
+        }
+        self.event("reset", self.plan.on.reset, self.plan.stop_on.reset, status::RESET);
+    }
+
+    fn was_shut_down(&mut self) {
+        if self.plan.on.shutdown {
+            self.report("shutdown");
+        }
+    }
+
+    /// QEMU has ended.
+    fn finish(&mut self) {
+        if !self.boot.entered
+            && let Some(before) = self.before.take()
+        {
+            self.boot = before;
+        }
+        // A machine that never was has no log.
+        if !self.memory.is_prepared() {
+            return;
+        }
+        if self.plan.expects() && !self.has_verdict {
+            self.tell(Finding::Unexpected);
+        }
+        // Nothing to add to what was reported of the same end.
+        if self.plan.on.exit && !self.boot.is_reported() {
+            self.report("exit");
+        }
+    }
+
+    fn event(&mut self, trigger: &'static str, report: bool, ends: bool, status: u8) {
+        if report || ends {
+            self.report(trigger);
+        }
+        if ends {
+            self.give_verdict(status);
+            self.end_qemu();
+        }
+    }
+
+    /// Report the log as it was copied.
+    fn report(&mut self, trigger: &'static str) {
+        self.boot.note_report();
+        let verdict = match self.boot.log() {
+            Some(log) => Verdict::Log(log),
+            None if self.boot.entered => Verdict::EnteredSilent { format: self.boot.format() },
+            None => Verdict::NotEntered { detail: String::new() },
+        };
+        let mut report = self.sight.report(verdict);
+        report.trigger = Some(trigger);
+        self.tell(Finding::Report(Box::new(report)));
+    }
+}
+
+/// Ending QEMU.
+impl Vigil {
+    fn give_verdict(&mut self, status: u8) {
+        if !std::mem::replace(&mut self.has_verdict, true) {
+            self.tell(Finding::Status(status));
+        }
+    }
+
+    /// Begin to end QEMU: by its monitor first.
+    fn end_qemu(&mut self) {
+        if self.closing.is_some() {
+            return;
+        }
+        self.closing = Some(Closing::Quit(Instant::now() + QUIT));
+        self.close();
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(qemu) = self.qemu {
+            let _ = kill(qemu, signal);
+        }
+    }
+
+    /// Go on with it: by signals, if it must be.
+    fn close(&mut self) {
+        let now = Instant::now();
+        match self.closing {
+            // On its way out it ends by itself, or pauses and can be asked.
+            Some(Closing::Quit(at)) if !self.monitor.lock().is_ending() => {
+                self.closing = Some(Closing::Terminate(at));
+                let quit = self.monitor.lock().quit(at);
+                trace!("quit: {quit:?}");
+            }
+            Some(Closing::Quit(at)) if at <= now => {
+                self.closing = Some(Closing::Terminate(now));
+            }
+            Some(Closing::Terminate(at)) if at <= now => {
+                self.signal(Signal::SIGTERM);
+                self.closing = Some(Closing::Kill(now + TERMINATE));
+            }
+            Some(Closing::Kill(at)) if at <= now => {
+                self.signal(Signal::SIGKILL);
+                self.closing = Some(Closing::Waiting);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Showing records as they are printed.
+impl Vigil {
+    fn toggle_follow(&mut self, place: Destination) {
+        if self.follower.take().is_some() {
+            self.plan.press.say("following ended", &place);
+            return;
+        }
+        self.look(PATIENCE);
+        let begins = match self.boot.resume() {
+            0 => "following the kernel's log".to_owned(),
+            next => format!("following the kernel's log from record {next} on"),
+        };
+        self.plan.press.say(&begins, &place);
+        // Asked for by hand, it goes on beside a console that is there.
+        let what = match (self.plan.follow, self.console) {
+            (Some(Follow::All), _) | (_, Console::Registered) => Follow::All,
+            _ => Follow::Console,
+        };
+        self.follower = Some((Follower::new(what, self.boot.resume()), place));
+    }
+
+    fn follow(&mut self, new: Option<&Log>, console: Console) {
+        let Some((follower, place)) = &mut self.follower else { return };
+        let new = new.map(|log| log.entries.as_slice());
+        let shown = follower.take(new, console, Instant::now());
+        if !shown.entries.is_empty() {
+            self.plan.press.put_entries(&shown.entries, place);
+        }
+        if shown.hands_over {
+            self.plan.press.say("the kernel has a console now, which goes on from here; --logbuf-follow=all shows all", place);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A QEMU that was started without us, and what was saved of one.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use object::{Object, ObjectSymbol};
+use qemu_logbuf::monitor::Monitor;
+
+use super::guest::{MACHINE, until};
+use super::{lab, messages};
+
+/// A bare QEMU with a QMP socket.
+struct Bare {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Bare {
+    fn start(kernel: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let option = format!("unix:{},server=on,wait=off", folder.path().join("qmp").display());
+        let child = Command::new("qemu-system-ppc64")
+            .args(MACHINE)
+            .args(["-qmp", &option, "-kernel"])
+            .arg(kernel)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("QEMU starts");
+        let bare = Self { child, folder };
+        until("the QMP socket", || bare.socket().exists());
+        bare
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("qmp")
+    }
+
+    fn monitor(&self) -> Monitor {
+        let socket = UnixStream::connect(self.socket()).expect("a socket");
+        Monitor::connect(socket, soon()).expect("QEMU's greeting")
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn ours(words: &[String]) -> Output {
+    let mut command = Command::new(lab::qemu_logbuf());
+    command.args(words).stdin(Stdio::null()).output().expect("qemu-logbuf runs")
+}
+
+fn report(words: &[String]) -> (String, Option<i32>) {
+    let output = ours(words);
+    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+}
+
+#[test]
+fn a_qemu_that_runs_already_is_reported_on_and_left_as_it_was() {
+    let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
+    let bare = Bare::start(&hung);
+    let state = |bare: &Bare| {
+        let mut monitor = bare.monitor();
+        let mut ask = |command| monitor.execute(command, None, soon()).expect(command).to_string();
+        [ask("query-status"), ask("query-chardev"), ask("query-fdsets"), ask("query-block")]
+    };
+    let before = state(&bare);
+    let by_socket = format!("--logbuf-attach={}", bare.socket().display());
+    let mut text = String::new();
+    until("the log", || {
+        let (report, status) = report(std::slice::from_ref(&by_socket));
+        text = report;
+        status == Some(0) && text.contains("Hardware name")
+    });
+    assert!(text.contains("end of report"), "{text}");
+    assert!(text.contains("register_early_udbg_console+0x8 ← setup_arch+0x16c ← "), "{text}");
+    assert!(text.contains(&format!("symbols of {}", hung.display())), "{text}");
+    let by_pid = format!("--logbuf-attach={}", bare.child.id());
+    let (again, status) = report(std::slice::from_ref(&by_pid));
+    assert_eq!((messages(&again), status), (messages(&text), Some(0)));
+    assert_eq!(state(&bare), before);
+    // One client at a time: who is there already is not disturbed.
+    let monitor = bare.monitor();
+    let output = ours(std::slice::from_ref(&by_socket));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("one QMP client at a time"));
+    drop(monitor);
+}
+
+#[test]
+fn what_was_saved_of_a_guest_is_read_like_the_guest() {
+    let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
+    let bare = Bare::start(&hung);
+    let attach = format!("--logbuf-attach={}", bare.socket().display());
+    let mut live = Vec::new();
+    until("the log", || {
+        live = messages(&report(std::slice::from_ref(&attach)).0);
+        live.iter().any(|line| line.contains("Hardware name"))
+    });
+    let file = |name: &str| bare.folder.path().join(name).display().to_string();
+    let mut monitor = bare.monitor();
+    // All of low memory, a part of it, and the log buffer alone.
+    monitor.pmemsave(0, 256 << 20, &file("ram"), soon()).expect("saved");
+    monitor.pmemsave(16 << 20, 48 << 20, &file("part"), soon()).expect("saved");
+    let data = std::fs::read(&hung).expect("the kernel");
+    let elf = object::File::parse(&*data).expect("an ELF file");
+    let buffer = elf.symbols().find(|symbol| symbol.name() == Ok("__log_buf")).expect("__log_buf");
+    let real = buffer.address() & 0x0fff_ffff_ffff_ffff;
+    monitor.pmemsave(real, buffer.size(), &file("tmp"), soon()).expect("saved");
+    let read = |name: &str, more: &[String]| {
+        let mut words = vec![format!("--logbuf-read={}", file(name))];
+        words.extend_from_slice(more);
+        report(&words)
+    };
+    let vmlinux = [format!("--logbuf-vmlinux={}", hung.display())];
+    let (text, status) = read("ram", &vmlinux);
+    assert_eq!((messages(&text), status), (live.clone(), Some(0)), "{text}");
+    assert!(text.contains("symbols of"), "{text}");
+    let (text, _) = read("ram", &[]);
+    assert_eq!(messages(&text), live, "{text}");
+    let (text, _) = read("part@0x1000000", &[]);
+    assert_eq!(messages(&text), live, "{text}");
+    for more in [&[][..], &vmlinux] {
+        let (text, status) = read("tmp", more);
+        assert_eq!(status, Some(0));
+        for line in &live {
+            let (_, words) = line.split_once("] ").expect("a stamp");
+            assert!(text.contains(words), "{words}: {text}");
+        }
+    }
+}
