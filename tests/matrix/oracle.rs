@@ -26,7 +26,10 @@ pub fn messages(text: &str) -> Vec<String> {
 fn message(line: &str) -> Option<String> {
     let (stamp, text) = line.strip_prefix('[')?.split_once(']')?;
     let stamp = stamp.trim_start();
-    if !stamp.starts_with(|c: char| c.is_ascii_digit()) || !stamp.contains('.') {
+    // skiboot's own have nine digits and a level.
+    let (seconds, rest) = stamp.split_once('.')?;
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if rest.len() != 6 || !is_number(seconds) || !is_number(rest) {
         return None;
     }
     let text = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
