@@ -174,6 +174,14 @@ impl Guest<'_> {
             return settled(self.not_entered(""), ground);
         }
         let mut report = report_of(verdict, arch, names);
+        if report.kernel.is_none() {
+            // A map does not hold it.
+            let address = names.address("linux_banner").map(|at| at.wrapping_add(displacement));
+            let mut bytes = [0; banner::LONGEST];
+            if address.is_some_and(|address| view.read(address, &mut bytes).is_ok()) {
+                report.kernel = banner::starting(&bytes).map(<[u8]>::to_vec);
+            }
+        }
         if self.unseen {
             leave_out_printed(&mut report, |next| printed(&view, names, displacement, next));
         }

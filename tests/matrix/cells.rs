@@ -33,7 +33,9 @@ pub struct Machine {
 pub enum Hang {
     /// Before the first console, in `register_early_udbg_console`.
     Early,
-    /// In `sched_init`, when the log has moved to a larger buffer.
+    /// In `vfs_caches_init_early`, right after the log has moved to a larger
+    /// buffer, and before ftrace looks at the functions and misses what the
+    /// hang overwrote.
     Moved,
 }
 
@@ -42,7 +44,7 @@ impl Hang {
     pub const fn function(self) -> &'static str {
         match self {
             Self::Early => "register_early_udbg_console",
-            Self::Moved => "sched_init",
+            Self::Moved => "vfs_caches_init_early",
         }
     }
 

@@ -173,7 +173,7 @@ impl Bench {
             .split("· Linux ")
             .nth(1)
             .and_then(|rest| rest.split(' ').next())
-            .unwrap_or("?")
+            .ok_or_else(|| format!("no release: {seen}"))?
             .to_owned();
         Ok(Outcome::Right { messages: compared, release })
     }
