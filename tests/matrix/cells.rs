@@ -125,13 +125,11 @@ kernel!(LE64_5_10, "le64-5.10", "built, ppc64le", true);
 kernel!(BE64_6_1, "be64-6.1", "built, ppc64", true);
 kernel!(RELOCATED, "be64-6.1-relocated", "built, ppc64, runs where it was loaded", true);
 kernel!(BE64_5_10, "be64-5.10", "built, ppc64", true);
-kernel!(LE64_4_4, "le64-4.4", "built, ppc64le", true);
 kernel!(BE64_4_4, "be64-4.4", "built, ppc64", true);
 kernel!(PPC32, "ppc32-6.1", "built, ppc", true);
 kernel!(PPC32_CALLER, "ppc32-6.1-caller", "built, ppc, `PRINTK_CALLER`", true);
 kernel!(E500, "e500-6.1", "built, ppc64, Book3E", true);
 kernel!(E500MC, "e500mc-6.1", "built, ppc, e500mc", true);
-kernel!(PPC44X, "44x-6.1", "built, ppc, 44x", true);
 
 const PPC64: &str = "qemu-system-ppc64";
 const PPC: &str = "qemu-system-ppc";
@@ -205,7 +203,6 @@ static E5500: Machine =
     machine("ppce500, e5500", &["-M", "ppce500", "-cpu", "e5500", "-m", "256"], SERIAL);
 static E500MC_BOARD: Machine =
     machine("ppce500, e500mc", &["-M", "ppce500", "-cpu", "e500mc", "-m", "256"], SERIAL);
-static BAMBOO: Machine = narrow(machine("bamboo", &["-M", "bamboo", "-m", "128"], SERIAL));
 
 /// One cell.
 #[derive(Clone, Copy, Debug)]
@@ -251,7 +248,6 @@ pub fn all() -> Vec<Cell> {
         (&BE64_6_1, &DISK, &[Disk]),
         (&RELOCATED, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_5_10, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
-        (&LE64_4_4, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_4_4, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_4_4, &LONG, &[Kernel, Unnamed]),
         (&PPC32, &MAC99, &[Kernel, Map, Packed, Stripped, Unnamed]),
@@ -260,7 +256,6 @@ pub fn all() -> Vec<Cell> {
         (&PPC32_CALLER, &MAC99, &[Kernel, Unnamed]),
         (&E500, &E5500, &[Kernel, Map, Packed, Stripped, UImage, Firmware, Unnamed]),
         (&E500MC, &E500MC_BOARD, &[Kernel, Map, Packed, Stripped, UImage, Firmware]),
-        (&PPC44X, &BAMBOO, &[Kernel, Map, Packed, Stripped, Unnamed]),
     ];
     let cells = |&(kernel, machine, from): &(_, _, &[Origin])| {
         from.iter().map(move |&from| Cell { kernel, machine, from }).collect::<Vec<_>>()
