@@ -115,11 +115,22 @@ fn runs_displaced(
     let displacement = real.checked_sub(rule.real(names.address("linux_banner")?)?)?;
     match rule {
         AddressRule::Linear64 => {
-            let ring = names.address("printk_rb_static")?;
             let view = View::new(memory, arch, rule);
-            let pointer = view.word(names.address("prb")?.checked_add(displacement)?).ok()?;
-            (pointer == ring.checked_add(displacement)?)
-                .then_some(Identity::Here { rule, displacement })
+            let leads_to = |pointer: &str, target: &str| {
+                let pointer = names.address(pointer)?.checked_add(displacement)?;
+                let target = names.address(target)?.checked_add(displacement)?;
+                Some(view.word(pointer).ok()? == target)
+            };
+            // The static ring, the one it was moved to (log_buf_len=, many
+            // CPUs), and the buffer of kernels before 5.10.
+            let relocated = [
+                ("prb", "printk_rb_static"),
+                ("prb", "printk_rb_dynamic"),
+                ("log_buf", "__log_buf"),
+            ]
+            .iter()
+            .any(|(pointer, target)| leads_to(pointer, target) == Some(true));
+            (displacement != 0 && relocated).then_some(Identity::Here { rule, displacement })
         }
         AddressRule::Linear32 { page_offset, .. } => {
             let memstart = u32::try_from(displacement).ok()?;

@@ -47,6 +47,7 @@ pub const WANTED: &[&str] = &[
     // Every format: 5.10+ (prb), 3.5-5.9 (log_first_idx ..), before (log_end ..).
     "prb",
     "printk_rb_static",
+    "printk_rb_dynamic",
     "_printk_rb_static_descs",
     "_printk_rb_static_infos",
     "__log_buf",

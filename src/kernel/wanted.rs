@@ -23,6 +23,7 @@ const ANYWHERE: &[&str] = &["_stext", "_text", "_end", "__start_BTF", "__stop_BT
 const PRINTK: &[&str] = &[
     "prb",
     "printk_rb_static",
+    "printk_rb_dynamic",
     "_printk_rb_static_descs",
     "_printk_rb_static_infos",
     "__log_buf",

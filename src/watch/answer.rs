@@ -183,7 +183,10 @@ impl Guest<'_> {
             }
         }
         if self.unseen {
-            leave_out_printed(&mut report, |next| printed(&view, names, displacement, next));
+            leave_out_printed(&mut report, |next| {
+                // Consoles go on printing what comes while this is read.
+                printed(&view, names, displacement, next.saturating_add(1 << 16))
+            });
         }
         Ok(Word::Settled(Box::new(report), ground))
     }

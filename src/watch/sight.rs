@@ -188,7 +188,8 @@ impl Sight {
     }
 
     fn find(&mut self, memory: &dyn Memory, leisure: bool) -> Result<Option<Kernel>, ReadError> {
-        if self.names.is_empty() {
+        // Asking files may take long, and somebody else may be at it.
+        if leisure && self.names.is_empty() {
             self.ask();
         }
         for names in &self.names {

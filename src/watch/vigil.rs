@@ -30,6 +30,7 @@ use super::observer::Access;
 use super::press::Press;
 use super::sight::{Console, Look, Sight};
 use crate::cli::{Events, Follow, Options};
+use crate::guest::ReadError;
 use crate::guest::cpu;
 use crate::guest::live::LiveMemory;
 use crate::monitor::{Event, Shared};
@@ -381,17 +382,41 @@ impl Vigil {
     /// does not answer is waited for as long as `patience`; with none, its
     /// memory is read without asking it anything.
     fn look(&mut self, patience: Duration) {
+        if let Some((seen, gap)) = self.see(patience) {
+            self.act(seen, gap);
+        }
+    }
+
+    /// Look once more, while QEMU stands still on its way out. It goes on
+    /// before anything is done about what was seen: that may take its time.
+    fn final_look(&mut self) {
+        let stopped = self.memory.process().filter(|_| !self.ended).map(Stopped::stop);
+        let seen = self.see(Duration::ZERO);
+        drop(stopped);
+        if let Some((seen, gap)) = seen {
+            self.act(seen, gap);
+        }
+    }
+
+    /// What there is to see, and how long it is since the last look.
+    fn see(&mut self, patience: Duration) -> Option<(Result<Look, ReadError>, Duration)> {
         let now = Instant::now();
         // A stop of the whole job is no silence of the guest's.
         let gap = self.last_look.map_or(Duration::ZERO, |last| now - last).min(3 * LOOK);
         self.last_look = Some(now);
         if patience > Duration::ZERO && !self.prepare() {
-            return;
+            return None;
         }
         self.memory.begin(patience);
         let before = self.boot.progress.or(self.stale);
         let leisure = patience > Duration::ZERO;
-        match self.sight.look(&self.memory, self.boot.resume(), before.as_ref(), leisure) {
+        let seen = self.sight.look(&self.memory, self.boot.resume(), before.as_ref(), leisure);
+        Some((seen, gap))
+    }
+
+    /// Do what a look calls for.
+    fn act(&mut self, seen: Result<Look, ReadError>, gap: Duration) {
+        match seen {
             Ok(Look::Nothing) => {}
             Ok(Look::Gone) => self.begin_boot(),
             // What the boot before the reset left.
@@ -407,19 +432,17 @@ impl Vigil {
                     self.begin_boot();
                 }
                 self.stale = None;
+                let over = self.boot.panic_begun && self.plan.stop_on.panic;
                 self.boot.take(&log, progress);
                 self.console = console;
                 self.follow(Some(&log), console);
-                self.check_words(&log);
+                // What is said after a panic does not save the boot.
+                if !over {
+                    self.check_words(&log);
+                }
             }
             Err(error) => trace!("the vigil cannot read: {error}"),
         }
-    }
-
-    /// Look once more, while QEMU stands still on its way out.
-    fn final_look(&mut self) {
-        let _stopped = self.memory.process().filter(|_| !self.ended).map(Stopped::stop);
-        self.look(Duration::ZERO);
     }
 
     /// Another kernel, or the same again, is to come.
@@ -532,6 +555,8 @@ impl Vigil {
             match event.name.as_str() {
                 "STOP" => self.paused = true,
                 "RESUME" => self.paused = false,
+                "GUEST_PANICKED" | "SHUTDOWN" if self.follower.is_some() => self.final_look(),
+                "RESET" if self.follower.is_some() => self.look(Duration::ZERO),
                 _ => {}
             }
             return;
@@ -548,6 +573,7 @@ impl Vigil {
             }
             ("SHUTDOWN", reason) => {
                 self.final_look();
+                self.judge_now();
                 match reason {
                     "guest-panic" => self.panicked(),
                     "guest-reset" => self.was_reset(),
@@ -558,6 +584,7 @@ impl Vigil {
             ("RESET", "snapshot-load" | "subsystem-reset") => self.forget(),
             ("RESET", _) => {
                 self.look(Duration::ZERO);
+                self.judge_now();
                 self.was_reset();
                 self.forget();
             }
@@ -567,7 +594,8 @@ impl Vigil {
 
     /// What is in memory is not the next boot's log.
     fn forget(&mut self) {
-        self.stale = self.boot.progress;
+        // A second reset may come before the next kernel has printed.
+        self.stale = self.boot.progress.or(self.stale.take());
         self.begin_boot();
         self.before = None;
         self.sight.forget();
@@ -577,6 +605,13 @@ impl Vigil {
     fn judge(&mut self) {
         let boot = &self.boot;
         if boot.panic_done || (boot.panic_begun && boot.quiet >= PANIC_PRINTS) {
+            self.panicked();
+        }
+    }
+
+    /// The boot is over: a panic that has begun to print will not go on.
+    fn judge_now(&mut self) {
+        if self.boot.panic_begun {
             self.panicked();
         }
     }
@@ -614,6 +649,7 @@ impl Vigil {
         {
             self.boot = before;
         }
+        self.judge_now();
         // A machine that never was has no log.
         if !self.memory.is_prepared() {
             return;
