@@ -8,6 +8,7 @@ use qemu_logbuf::{launch, sys, trace, watch};
 
 fn main() -> ExitCode {
     let inheritance = sys::Inheritance::note();
+    std::panic::set_hook(Box::new(|fault| trace!("fault: {fault}")));
     let mut arguments = std::env::args_os();
     let argv0 = arguments.next().unwrap_or_else(|| OsString::from("qemu-logbuf"));
     let words = cli::split(arguments);
@@ -68,6 +69,8 @@ fn say(text: &str) -> ExitCode {
 
 /// One line on stderr, and the status to end with.
 fn complain(error: &dyn std::fmt::Display, status: u8) -> ExitCode {
-    eprintln!("qemu-logbuf: {error}");
+    use std::io::Write;
+    // Nobody may be there to read it; the status says it too.
+    let _ = writeln!(std::io::stderr(), "qemu-logbuf: {error}");
     ExitCode::from(status)
 }

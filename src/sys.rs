@@ -86,6 +86,12 @@ impl Inheritance {
         }
     }
 
+    /// Whether `signal` was ignored.
+    #[must_use]
+    pub fn ignores(&self, signal: libc::c_int) -> bool {
+        self.ignored.contains(&signal)
+    }
+
     /// Whether standard descriptor `fd` (0 to 2) was open.
     #[must_use]
     pub fn was_open(&self, fd: usize) -> bool {

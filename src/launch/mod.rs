@@ -24,6 +24,7 @@ pub use end::End;
 pub use find::{NotFound, Qemu, find};
 
 use crate::cli::{KeySequence, Options, QEMU_KEYS};
+use crate::monitor::StdioUse;
 use crate::sys::{self, Child, Inheritance};
 use crate::terminal::{Keys, Modes, Relay, is_terminal};
 use crate::watch::{Desk, Observer, Plan, Sources};
@@ -116,7 +117,10 @@ pub fn run(
     }
     if line.daemonize {
         if !Plan::new(&options).is_idle() {
-            eprintln!(
+            use std::io::Write;
+            // Not worth a QEMU that is not started.
+            let _ = writeln!(
+                io::stderr(),
                 "qemu-logbuf: with -daemonize nobody stays to look out for events; leave out -daemonize, or the --logbuf options"
             );
         }
@@ -189,7 +193,7 @@ fn start(
     drop(command);
     let pid = Pid::from_raw(child.id().try_into().unwrap_or(0));
     crate::trace!("QEMU runs as {pid}");
-    let signals = Signals::catch()?;
+    let signals = Signals::catch(&inheritance)?;
     held.release(signals::NEEDED)?;
     inheritance.close_descriptors();
     if line.exit_with_parent {
@@ -200,8 +204,12 @@ fn start(
 
     let observer = Observer::new(sources, channel, pid, &options);
     let desk = Desk::open(observer, Plan::new(&options))?;
-    let session = Session { qemu: pid, signals, relay, keys, desk };
+    let mut session = Session { qemu: pid, signals, relay, mirrored: false, keys, desk };
     let end = session.run();
-    modes.restore();
+    // Others may have the terminal too: what this QEMU left alone is theirs.
+    let used = line.reads_stdin_unseen || line.stdio != StdioUse::None;
+    if used || session.mirrored || end.is_err() {
+        modes.restore();
+    }
     Ok(end?)
 }

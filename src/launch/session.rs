@@ -28,6 +28,8 @@ pub struct Session {
     pub signals: Signals,
     /// The keyboard, where it is a terminal.
     pub relay: Option<Relay>,
+    /// QEMU has set modes on the terminal, as is known once it has ended.
+    pub mirrored: bool,
     /// The watch over what is typed.
     pub keys: Keys,
     /// Where questions are answered.
@@ -51,14 +53,15 @@ impl Session {
     ///
     /// # Errors
     /// Where waiting itself fails, which leaves nothing to do but end.
-    pub fn run(mut self) -> io::Result<End> {
+    pub fn run(&mut self) -> io::Result<End> {
         loop {
             let woken = self.wait()?;
             if woken.signals
                 && let Some(end) = self.take_signals()
             {
                 let verdict = self.desk.finish(end == End::Exited(0));
-                if let Some(relay) = self.relay {
+                if let Some(relay) = self.relay.take() {
+                    self.mirrored = relay.is_mirrored();
                     relay.give_back();
                 }
                 return Ok(verdict.map_or(end, End::Exited));
@@ -147,13 +150,17 @@ impl Session {
                         relay.mirror_again();
                     }
                 }
-                Notice::Child => {
-                    if let Ok(status) = waitpid(self.qemu, Some(WaitPidFlag::WNOHANG))
-                        && let Some(end) = End::of(status)
-                    {
-                        return Some(end);
+                Notice::Child => match waitpid(self.qemu, Some(WaitPidFlag::WNOHANG)) {
+                    Ok(status) => {
+                        if let Some(end) = End::of(status) {
+                            return Some(end);
+                        }
                     }
-                }
+                    Err(Errno::EINTR) => {}
+                    // Reaped, and killed by a signal without a name: one of
+                    // the real-time signals.
+                    Err(_) => return Some(End::Exited(128)),
+                },
             }
         }
         None
@@ -191,6 +198,7 @@ impl Session {
                 }
                 None if woken.hangup => {
                     // With the pty closed QEMU sees its terminal hang up.
+                    self.keys.release(None, &mut onward);
                     self.relay = None;
                     return;
                 }

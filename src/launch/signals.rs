@@ -15,7 +15,7 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 
-use crate::sys;
+use crate::sys::{self, Inheritance};
 
 /// Passed on to QEMU, whatever it makes of them.
 const FORWARDED: &[libc::c_int] = &[
@@ -65,10 +65,12 @@ impl Signals {
     ///
     /// # Errors
     /// Where the host refuses a handler or a socketpair.
-    pub fn catch() -> io::Result<Self> {
+    pub fn catch(inheritance: &Inheritance) -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
-        let ours = [libc::SIGUSR1, libc::SIGCHLD, libc::SIGWINCH, libc::SIGTSTP];
-        let all = ours.iter().chain(FORWARDED);
+        let ours = [libc::SIGUSR1, libc::SIGCHLD, libc::SIGWINCH];
+        // Where ^Z was ignored, QEMU ignores it too: nobody stops.
+        let stop = Some(libc::SIGTSTP).filter(|stop| !inheritance.ignores(*stop));
+        let all = ours.iter().chain(&stop).chain(FORWARDED);
         let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), all)?;
         Ok(Self { delivery })
     }

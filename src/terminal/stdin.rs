@@ -54,9 +54,10 @@ impl Modes {
         for (fd, found) in (0..).zip(self.flags) {
             let now = fcntl(sys::standard(fd), FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
             if let (Some(found), Ok(now)) = (found, now)
-                && now != found
+                && now.contains(OFlag::O_NONBLOCK)
+                && !found.contains(OFlag::O_NONBLOCK)
             {
-                let _ = fcntl(sys::standard(fd), FcntlArg::F_SETFL(found));
+                let _ = fcntl(sys::standard(fd), FcntlArg::F_SETFL(now - OFlag::O_NONBLOCK));
             }
         }
         let terminal = sys::standard(0);
@@ -65,6 +66,15 @@ impl Modes {
             && tcgetattr(terminal).is_ok_and(|now| now != *termios)
         {
             let _ = tcsetattr(terminal, SetArg::TCSANOW, termios);
+        }
+    }
+}
+
+impl Drop for Modes {
+    /// A fault of our own leaves the terminal as it was found, too.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.restore();
         }
     }
 }
@@ -134,6 +144,12 @@ impl Relay {
             full: false,
         };
         Ok((relay, child))
+    }
+
+    /// Whether QEMU has set modes on its stdin.
+    #[must_use]
+    pub const fn is_mirrored(&self) -> bool {
+        self.mirrored
     }
 
     /// The pty's master, to be polled for packets, and for room when

@@ -63,6 +63,8 @@ impl Watch {
 /// Takes questions, on the main thread.
 pub struct Desk {
     seat: Seat,
+    /// What the observer is at was asked for: it is not merely preparing.
+    answering: bool,
     /// By which a look that takes long is cancelled.
     effort: Handle,
     waiting: VecDeque<Task>,
@@ -107,6 +109,7 @@ impl Desk {
         let access = observer.access();
         let mut desk = Self {
             effort: observer.effort(),
+            answering: false,
             seat: Seat::Free(Box::new(observer)),
             waiting: VecDeque::new(),
             plan,
@@ -119,8 +122,10 @@ impl Desk {
             bell,
         };
         desk.send(Observer::prepare);
-        if !desk.plan.is_idle() {
-            desk.begin_watch()?;
+        if !desk.plan.is_idle()
+            && let Err(error) = desk.begin_watch()
+        {
+            crate::trace!("no vigil: {error}");
         }
         if !desk.plan.is_idle() && desk.watch.is_none() {
             desk.unexpected = desk.plan.expects();
@@ -231,7 +236,8 @@ impl Desk {
         }
         loop {
             self.collect();
-            let is_done = !matches!(self.seat, Seat::Busy(_)) && self.waiting.is_empty();
+            let is_done =
+                !(self.answering && matches!(self.seat, Seat::Busy(_))) && self.waiting.is_empty();
             let left = deadline.saturating_duration_since(Instant::now());
             if (is_done && self.watch.is_none()) || left.is_zero() {
                 break;
@@ -273,6 +279,7 @@ impl Desk {
                     // Events may have come with the replies.
                     watch.wake();
                 }
+                self.answering = false;
                 thread.join().map_or(Seat::Empty, Seat::Free)
             }
             other => other,
@@ -305,6 +312,7 @@ impl Desk {
             self.take_back(true);
             return;
         }
+        self.answering = true;
         self.send(move |observer| match task {
             Task::Asked(question) => {
                 observer.answer(&question);
