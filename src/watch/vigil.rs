@@ -133,6 +133,13 @@ impl Plan {
         !self.on.is_empty() || !self.stop_on.is_empty() || self.expect.is_some()
     }
 
+    /// Whether what the log says at its very end matters: more than that it
+    /// has come to a stop.
+    fn needs_the_last_words(&self) -> bool {
+        let of = |events: &Events| events.panic || events.reset || events.shutdown || events.exit;
+        of(&self.on) || of(&self.stop_on) || self.expect.is_some()
+    }
+
     /// A line of our own, where reports of events go.
     pub(super) fn say(&self, what: &str) {
         self.press.say(what, &self.destination);
@@ -328,7 +335,8 @@ impl Vigil {
         if !wanted || self.paused || self.ended {
             return None;
         }
-        let closely = (self.plan.on.reset || self.plan.stop_on.reset)
+        // QEMU may be gone, or the log overwritten, before it is our turn.
+        let closely = self.plan.needs_the_last_words()
             && self.sight.is_found()
             && self.memory.process().is_some();
         let interval = match closely {
