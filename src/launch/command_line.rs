@@ -177,9 +177,8 @@ fn option_name(word: &OsStr) -> Option<&str> {
     Some(std::str::from_utf8(name).unwrap_or_default())
 }
 
-/// The last value of a property in QEMU's `a=b,c=d` notation, where `,,`
-/// stands for a comma.
-fn property(bytes: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+/// The fields of QEMU's `a=b,c=d` notation, where `,,` stands for a comma.
+pub(crate) fn fields(bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut fields = vec![Vec::new()];
     let mut rest = bytes.iter().peekable();
     while let Some(&byte) = rest.next() {
@@ -190,9 +189,12 @@ fn property(bytes: &[u8], name: &[u8]) -> Option<Vec<u8>> {
         }
     }
     fields
-        .iter()
-        .rev()
-        .find_map(|field| field.strip_prefix(name)?.strip_prefix(b"=").map(<[u8]>::to_vec))
+}
+
+/// The last value of a property in that notation.
+fn property(bytes: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    let value = |field: &Vec<u8>| Some(field.strip_prefix(name)?.strip_prefix(b"=")?.to_vec());
+    fields(bytes).iter().rev().find_map(value)
 }
 
 /// Whether a file name in an argument leads to descriptor 0.

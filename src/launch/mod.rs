@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 
 pub use channel::Channel;
 pub use command_line::CommandLine;
+pub(crate) use command_line::fields;
 pub use end::End;
 pub use find::{NotFound, Qemu, find};
 

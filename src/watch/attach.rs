@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt};
@@ -18,7 +19,9 @@ use serde_json::json;
 use super::observer::Observer;
 use super::question::{Question, Subject};
 use super::sources::Sources;
+use super::vigil::{Plan, Vigil};
 use crate::cli::Options;
+use crate::launch::fields;
 use crate::monitor::{self, Monitor};
 use crate::terminal::Destination;
 use crate::trace;
@@ -81,8 +84,8 @@ impl fmt::Display for AttachError {
 }
 
 /// Report on the QEMU that `target` names, by its QMP socket's path or its
-/// process id, to standard output or where the options say. Whether there was
-/// a log.
+/// process id, to standard output or where the options say; or follow its log
+/// until it ends. Whether there was a log.
 ///
 /// # Errors
 /// Where that QEMU cannot be asked, in one sentence.
@@ -92,11 +95,24 @@ pub fn attach(target: &OsStr, options: &Options) -> Result<bool, Box<dyn fmt::Di
     let mut observer =
         connect(target, options).map_err(|error| -> Box<dyn fmt::Display> { Box::new(error) })?;
     observer.prepare();
+    if options.follow.is_some() {
+        follow(&observer, options);
+        return Ok(true);
+    }
     Ok(observer.answer(&Question {
         subject: Subject::Log,
         destination: Destination::Stdout,
         for_all: None,
     }))
+}
+
+/// Show the log's records from the first on, and each as it is printed.
+fn follow(observer: &Observer, options: &Options) {
+    let Some(access) = observer.access() else { return };
+    let Ok((orders_here, bell)) = UnixStream::pair() else { return };
+    let (_orders, taken) = channel();
+    let (findings, _found) = channel();
+    Vigil::new(Plan::following(options), access, (taken, orders_here), (findings, bell)).run();
 }
 
 fn connect(target: &OsStr, options: &Options) -> Result<Observer, AttachError> {
@@ -229,20 +245,6 @@ fn qmp_paths(words: &[&[u8]]) -> Vec<PathBuf> {
 
 fn path(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
-}
-
-/// The fields of QEMU's `a=b,c=d` notation, where `,,` stands for a comma.
-fn fields(bytes: &[u8]) -> Vec<Vec<u8>> {
-    let mut fields = vec![Vec::new()];
-    let mut rest = bytes.iter().peekable();
-    while let Some(&byte) = rest.next() {
-        if byte == b',' && rest.next_if_eq(&&b',').is_none() {
-            fields.push(Vec::new());
-        } else if let Some(field) = fields.last_mut() {
-            field.push(byte);
-        }
-    }
-    fields
 }
 
 #[cfg(test)]

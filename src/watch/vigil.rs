@@ -88,6 +88,8 @@ pub struct Plan {
     press: Press,
     /// Where reports of events go, unless the options name a file.
     destination: Destination,
+    /// Nobody but QEMU's monitor says that QEMU has ended.
+    attached: bool,
 }
 
 impl Plan {
@@ -102,6 +104,21 @@ impl Plan {
             follow: options.follow,
             press: Press::new(options),
             destination: Destination::Stderr,
+            attached: false,
+        }
+    }
+
+    /// Follow a QEMU that was not started by us to standard output, until it
+    /// ends; a console of its kernel's is not on this terminal.
+    pub(super) fn following(options: &Options) -> Self {
+        Self {
+            on: Events::default(),
+            stop_on: Events::default(),
+            expect: None,
+            follow: Some(Follow::All),
+            press: Press::new(options),
+            destination: Destination::Stdout,
+            attached: true,
         }
     }
 
@@ -553,7 +570,10 @@ impl Vigil {
                     self.take_event(&event);
                 }
             }
-            Err(_) => self.listening = false,
+            Err(_) => {
+                self.listening = false;
+                self.ended |= self.plan.attached;
+            }
         }
     }
 
