@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use super::types::KernelTypes;
 use crate::arch::Arch;
 
 /// Where a kernel's names were taken from.
@@ -92,6 +93,8 @@ pub struct Names {
     /// The [`WANTED`] symbols that exist. Where a name is ambiguous (`cont`,
     /// `log_buf`), the one of `kernel/printk`.
     pub symbols: BTreeMap<String, Symbol>,
+    /// What its types are known by.
+    pub types: KernelTypes,
 }
 
 impl Names {

@@ -17,9 +17,10 @@ use crate::kernel::identity::{REACH, each_banner, usual_rule};
 use crate::kernel::scan::{self, Progress, scan};
 use crate::kernel::search::{Attempt, Role};
 use crate::kernel::{
-    Identity, LocateError, Names, Source, banner, identify, kallsyms, locate, open_found,
+    Identity, KernelTypes, LocateError, Names, Source, banner, identify, kallsyms, locate,
+    open_found,
 };
-use crate::printk::{self, LogBuffer, salvage};
+use crate::printk::{self, LayoutSource, LogBuffer, salvage};
 use crate::report::{Report, Scope, Verdict};
 
 /// What one source of names had to say.
@@ -174,6 +175,7 @@ impl Guest<'_> {
             return settled(self.not_entered(""), ground);
         }
         let mut report = report_of(verdict, arch, names);
+        report.layout = buffer.layout();
         if report.kernel.is_none() {
             // A map does not hold it.
             let address = names.address("linux_banner").map(|at| at.wrapping_add(displacement));
@@ -239,8 +241,13 @@ impl Guest<'_> {
             }
         };
         let view = View::new(self.memory, found.arch, found.rule);
-        let verdict = match (open_found(&view, &found.kind), &found.kind) {
-            (Ok(Some(buffer)), _) => read(&buffer, &view)?,
+        let mut layout = LayoutSource::Known;
+        let opened = open_found(&view, &found.kind, &KernelTypes::default());
+        let verdict = match (opened, &found.kind) {
+            (Ok(Some(buffer)), _) => {
+                layout = buffer.layout();
+                read(&buffer, &view)?
+            }
             (Ok(None), &scan::Kind::Blocks { data, size, .. }) => {
                 match salvage::text_ring(&view, data, size) {
                     Ok(log) => Verdict::Log(log),
@@ -253,6 +260,7 @@ impl Guest<'_> {
         let mut report = Report::new(verdict);
         report.arch = Some(found.arch);
         report.source = Some(Source::Scan);
+        report.layout = layout;
         if self.unseen {
             leave_out_printed(&mut report, |_| Printed::Unknown("its names are not known"));
         }
