@@ -53,7 +53,8 @@ pub fn locate(view: &View<'_>, names: &Names, displacement: u64) -> Result<LogBu
     if let Some(prb) = address("prb") {
         let ring = view.word(prb)?;
         let layout = || names.types.layout(view, Some(names), displacement);
-        return Ok(LogBuffer::Ringbuffer(ring_at(view, ring, ring_hints(names, view), layout)?));
+        let ring = ring_at(view, ring, ring_hints(names, view), layout)?;
+        return Ok(LogBuffer::Ringbuffer(Box::new(ring)));
     }
     // 3.5 (7ff9554bb578 "printk: convert byte-buffer to variable-length record
     // buffer"): byte offsets of the first record and of the next.
@@ -119,7 +120,8 @@ pub fn open_found(
         scan::Kind::Blocks { .. } => return Ok(None),
         scan::Kind::Ringbuffer { prb, info_size, .. } => {
             let hints = RingHints { info_stride: info_size };
-            LogBuffer::Ringbuffer(ring_at(view, prb, hints, || types.layout(view, None, 0))?)
+            let layout = || types.layout(view, None, 0);
+            LogBuffer::Ringbuffer(Box::new(ring_at(view, prb, hints, layout)?))
         }
         scan::Kind::Variable { buffer, len, first_idx, .. } => {
             let size = usize::try_from(len).unwrap_or(usize::MAX);

@@ -57,7 +57,7 @@ impl KernelTypes {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.layout.is_none() && told.missed.is_none_or(|missed| missed.elapsed() > PAUSE) {
             told.layout = self
-                .from_file(view)
+                .by_file(view)
                 .or_else(|| named(view, names?, displacement))
                 .or_else(|| found(view));
             told.missed = told.layout.is_none().then(Instant::now);
@@ -65,7 +65,7 @@ impl KernelTypes {
         told.layout
     }
 
-    fn from_file(&self, view: &View<'_>) -> Option<RingLayout> {
+    fn by_file(&self, view: &View<'_>) -> Option<RingLayout> {
         let (input, part) = self.file.as_ref()?;
         let mut header = [0; btf::HEADER];
         input.read_exact_at(part.start, &mut header).ok()?;

@@ -32,7 +32,7 @@ impl Progress {
 #[derive(Clone, Debug)]
 pub enum LogBuffer {
     /// 5.10 and later.
-    Ringbuffer(Ring),
+    Ringbuffer(Box<Ring>),
     /// 3.5 to 5.9.
     Variable(VariableLog),
     /// Before 3.5.
