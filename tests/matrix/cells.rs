@@ -215,6 +215,8 @@ static G3BEIGE: Machine = narrow(machine(
 ));
 static E5500: Machine =
     machine("ppce500, e5500", &["-M", "ppce500", "-cpu", "e5500", "-m", "256"], SERIAL);
+static E6500: Machine =
+    machine("ppce500, e6500", &["-M", "ppce500", "-cpu", "e6500", "-m", "256"], SERIAL);
 static E500MC_BOARD: Machine =
     machine("ppce500, e500mc", &["-M", "ppce500", "-cpu", "e500mc", "-m", "256"], SERIAL);
 
@@ -271,6 +273,7 @@ pub fn all() -> Vec<Cell> {
         (&PPC32, &G3BEIGE, &[Kernel, Unnamed]),
         (&PPC32_CALLER, &MAC99, &[Kernel, Unnamed]),
         (&E500, &E5500, &[Kernel, Map, Packed, Stripped, UImage, Firmware, Unnamed]),
+        (&E500, &E6500, &[Kernel, Unnamed]),
         (&E500MC, &E500MC_BOARD, &[Kernel, Map, Packed, Stripped, UImage, Firmware]),
     ];
     let cells = |&(kernel, machine, from): &(_, _, &[Origin])| {
