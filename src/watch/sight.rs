@@ -386,6 +386,7 @@ mod tests {
             arch: Some(Arch::PPC64LE),
             banner: None,
             symbols: symbols.into_iter().map(|(name, at)| (name.to_owned(), at)).collect(),
+            types: KernelTypes::default(),
         };
         let way = Way::Names { names: Arc::new(names), displacement: 0 };
         let (arch, rule) = (Arch::PPC64LE, AddressRule::Linear64);
