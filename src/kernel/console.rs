@@ -158,6 +158,7 @@ mod tests {
     use super::*;
     use crate::arch::{Arch, Endian};
     use crate::guest::{AddressRule, Image};
+    use crate::kernel::KernelTypes;
     use crate::kernel::names::{Source, Symbol};
 
     /// Memory of a kernel with these consoles: flags and number of each.
@@ -218,7 +219,8 @@ mod tests {
             let memory = Image::new(0, self.bytes.clone());
             let view = View::new(&memory, self.arch, self.rule());
             let symbols = self.symbols.clone();
-            let names = Names { source: Source::Scan, arch: None, banner: None, symbols };
+            let types = KernelTypes::default();
+            let names = Names { source: Source::Scan, arch: None, banner: None, symbols, types };
             printed(&view, &names, 0, 100)
         }
     }

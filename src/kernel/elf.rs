@@ -24,6 +24,7 @@ use super::functions::{Builder, Functions};
 use super::input::Input;
 use super::names::{Names, Source, Symbol};
 use super::resolve::{Nearest, Place, Resolve};
+use super::types::KernelTypes;
 use super::wanted::{Find, Finds, Home, Index, Kind, key};
 use crate::arch::{Arch, Bytes, Endian, Word};
 
@@ -221,7 +222,17 @@ impl Elf {
             None if symbols.contains_key("__log_buf") || symbols.contains_key("prb") => None,
             None => return Err(SourceError::NotLinux),
         };
-        Ok(Names { source: Source::Elf(self.path.clone()), arch: Some(self.arch), banner, symbols })
+        let source = Source::Elf(self.path.clone());
+        Ok(Names { source, arch: Some(self.arch), banner, symbols, types: self.types() })
+    }
+
+    /// The types it carries (`.BTF`).
+    pub(super) fn types(&self) -> KernelTypes {
+        let part = |section: &Section| {
+            let end = section.offset.saturating_add(section.size);
+            KernelTypes::in_file(&self.input, section.offset..end)
+        };
+        self.section(b".BTF").map(part).unwrap_or_default()
     }
 
     /// The functions, to name addresses in code.

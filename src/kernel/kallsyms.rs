@@ -35,6 +35,7 @@ use super::error::SourceError;
 use super::functions::{Builder, Functions};
 use super::names::{Names, Source};
 use super::resolve::{Nearest, Place as Placed, Resolve};
+use super::types::KernelTypes;
 use super::wanted::{Finds, Index, is_code};
 use crate::arch::{Arch, Bytes, Word};
 use crate::guest::{AddressRule, Memory, ReadError, is_ram};
@@ -204,7 +205,7 @@ impl Kallsyms {
         let mut finds = Finds::default();
         self.each(|address, letter, name| finds.offer(&index, address, letter, name));
         let (arch, banner) = (Some(self.names.arch), self.banner.clone());
-        Names { source, arch, banner, symbols: finds.settle() }
+        Names { source, arch, banner, symbols: finds.settle(), types: KernelTypes::default() }
     }
 
     /// The functions, to name addresses in code.

@@ -5,11 +5,12 @@
 
 use super::names::Names;
 use super::scan;
+use super::types::KernelTypes;
 use crate::guest::View;
 use crate::printk::bytes::{ByteLog, ByteSymbols};
 use crate::printk::ringbuffer::{Ring, RingHints};
 use crate::printk::variable::{VariableLog, VariableSymbols};
-use crate::printk::{Error, LogBuffer};
+use crate::printk::{Error, LogBuffer, RingLayout};
 
 /// Why names did not lead to a log buffer.
 #[derive(Debug)]
@@ -51,7 +52,9 @@ pub fn locate(view: &View<'_>, names: &Names, displacement: u64) -> Result<LogBu
     // log_buf_len= or many CPUs, a dynamic one from then on.
     if let Some(prb) = address("prb") {
         let ring = view.word(prb)?;
-        return Ok(LogBuffer::Ringbuffer(Ring::open_with(view, ring, ring_hints(names, view))?));
+        let layout = || names.types.layout(view, Some(names), displacement);
+        let ring = ring_at(view, ring, ring_hints(names, view), layout)?;
+        return Ok(LogBuffer::Ringbuffer(Box::new(ring)));
     }
     // 3.5 (7ff9554bb578 "printk: convert byte-buffer to variable-length record
     // buffer"): byte offsets of the first record and of the next.
@@ -82,17 +85,43 @@ pub fn locate(view: &View<'_>, names: &Names, displacement: u64) -> Result<LogBu
     Err(LocateError::NoName)
 }
 
-/// The log buffer that a scan found, without any names; `None` where only the
-/// text of one was found.
+/// The ring at `prb` by a layout that is known, or, where none is borne out
+/// by what it holds, by the one that the kernel's types tell.
+fn ring_at(
+    view: &View<'_>,
+    prb: u64,
+    hints: RingHints,
+    layout: impl FnOnce() -> Option<RingLayout>,
+) -> Result<Ring, Error> {
+    let known = Ring::open_with(view, prb, hints);
+    if let Ok(ring) = &known
+        && ring.is_borne_out(view)?
+    {
+        return known;
+    }
+    let told = layout().and_then(|layout| Ring::open_told(view, prb, &layout).ok());
+    match told {
+        Some(ring) if ring.is_borne_out(view)? => Ok(ring),
+        _ => known,
+    }
+}
+
+/// The log buffer that a scan found, without any names but maybe with
+/// `types`; `None` where only the text of one was found.
 ///
 /// # Errors
 /// As [`locate`].
-pub fn open_found(view: &View<'_>, found: &scan::Kind) -> Result<Option<LogBuffer>, Error> {
+pub fn open_found(
+    view: &View<'_>,
+    found: &scan::Kind,
+    types: &KernelTypes,
+) -> Result<Option<LogBuffer>, Error> {
     Ok(Some(match *found {
         scan::Kind::Blocks { .. } => return Ok(None),
         scan::Kind::Ringbuffer { prb, info_size, .. } => {
             let hints = RingHints { info_stride: info_size };
-            LogBuffer::Ringbuffer(Ring::open_with(view, prb, hints)?)
+            let layout = || types.layout(view, None, 0);
+            LogBuffer::Ringbuffer(Box::new(ring_at(view, prb, hints, layout)?))
         }
         scan::Kind::Variable { buffer, len, first_idx, .. } => {
             let size = usize::try_from(len).unwrap_or(usize::MAX);
@@ -117,4 +146,113 @@ fn ring_hints(names: &Names, view: &View<'_>) -> RingHints {
         usize::try_from(size("_printk_rb_static_infos")?.checked_div(count)?).ok()
     };
     RingHints { info_stride: stride().filter(|stride| *stride > 0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::Arch;
+    use crate::guest::Memory;
+    use crate::kernel::names::Symbol;
+    use crate::kernel::{KernelTypes, Source};
+    use crate::printk::craft::{self, Line, RingPlan, RingWriter};
+    use crate::printk::{Format, LayoutSource, Log};
+
+    /// A guest whose `prb` leads to a ring of 40 records, with `more` behind
+    /// it in memory; its names.
+    fn guest(plan: RingPlan, more: &[u8]) -> (RingWriter, crate::guest::Image, Names) {
+        let mut writer = RingWriter::new(plan);
+        for nth in 0..40 {
+            let mut line = Line::new(format!("line {nth}"));
+            line.level = nth % 8;
+            writer.print(&line);
+        }
+        let ring = writer.prb();
+        writer.sheet.put_word(0, ring);
+        let image = writer.sheet.image().with(0x0300_0000, more.to_vec());
+        let symbol = |address| Symbol { address, size: 0 };
+        let symbols = [("prb".to_owned(), symbol(writer.sheet.address(0)))].into();
+        let types = KernelTypes::default();
+        let arch = Some(plan.arch);
+        (writer, image, Names { source: Source::Scan, arch, banner: None, symbols, types })
+    }
+
+    fn located(writer: &RingWriter, memory: &dyn Memory, names: &Names) -> (Log, LayoutSource) {
+        let view = View::new(memory, writer.sheet.arch, writer.sheet.rule());
+        let buffer = locate(&view, names, 0).expect("located");
+        (buffer.read(&view).expect("read"), buffer.layout())
+    }
+
+    fn assert_whole(log: &Log) {
+        assert_eq!(log.format, Format::Ringbuffer);
+        let texts: Vec<(String, u8)> = log
+            .records()
+            .map(|record| (String::from_utf8_lossy(&record.text).into_owned(), record.level))
+            .collect();
+        let expected: Vec<_> = (0..40_u8).map(|nth| (format!("line {nth}"), nth % 8)).collect();
+        assert_eq!(texts, expected);
+    }
+
+    const ARCHS: [Arch; 3] = [Arch::PPC64LE, Arch::PPC64, Arch::PPC32];
+
+    fn future(arch: Arch) -> RingPlan {
+        RingPlan { arch, future: true, info_stride: 120, ..RingPlan::SMALL }
+    }
+
+    #[test]
+    fn a_layout_of_no_kernel_yet_is_told_by_btf_in_guest_memory() {
+        for arch in ARCHS {
+            let plan = future(arch);
+            // Another BTF before it, of a module.
+            let module = craft::btf(plan)[..24].to_vec();
+            let more = [vec![7; 40], module, vec![0; 99], craft::btf(plan)].concat();
+            let (writer, image, mut names) = guest(plan, &more);
+            let (log, source) = located(&writer, &image, &names);
+            assert_whole(&log);
+            assert_eq!(source, LayoutSource::GuestBtf, "found by its first bytes");
+            let start = writer.sheet.rule().effective(0x0300_0000 + 40 + 24 + 99);
+            names.symbols.insert("__start_BTF".into(), Symbol { address: start, size: 0 });
+            names.types = KernelTypes::default();
+            assert_whole(&located(&writer, &image, &names).0);
+        }
+    }
+
+    #[test]
+    fn a_layout_of_no_kernel_yet_is_told_by_btf_in_its_file() {
+        for arch in ARCHS {
+            let (writer, image, mut names) = guest(future(arch), b"");
+            let bytes = craft::btf(future(arch));
+            let len = bytes.len() as u64;
+            let file = crate::kernel::Input::Bytes(std::sync::Arc::new(bytes));
+            names.types = KernelTypes::in_file(&file, 0..len);
+            let (log, source) = located(&writer, &image, &names);
+            assert_whole(&log);
+            assert_eq!(source, LayoutSource::FileBtf);
+        }
+    }
+
+    #[test]
+    fn a_known_layout_asks_nobody() {
+        for arch in ARCHS {
+            for info_stride in [88, 112] {
+                let plan = RingPlan { arch, info_stride, ..RingPlan::SMALL };
+                // What it would be told is wrong.
+                let (writer, image, names) = guest(plan, &craft::btf(future(arch)));
+                let (log, source) = located(&writer, &image, &names);
+                assert_whole(&log);
+                assert_eq!(source, LayoutSource::Known);
+            }
+        }
+    }
+
+    #[test]
+    fn without_btf_an_unknown_layout_never_passes_for_a_log() {
+        for arch in ARCHS {
+            let (writer, image, names) = guest(future(arch), b"");
+            let view = View::new(&image, arch, writer.sheet.rule());
+            let read = locate(&view, &names, 0).map(|buffer| buffer.read(&view).expect("read"));
+            assert!(!matches!(read, Ok(Log { format: Format::Ringbuffer, entries })
+                if !entries.is_empty()));
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 pub mod activity;
 pub mod banner;
+pub mod btf;
 pub mod console;
 pub mod elf;
 pub mod error;
@@ -22,6 +23,7 @@ pub mod stack;
 pub mod system_map;
 #[cfg(test)]
 mod testing;
+pub mod types;
 pub mod unpack;
 mod wanted;
 
@@ -34,3 +36,4 @@ pub use locate::{LocateError, locate, open_found};
 pub use names::{Names, Source, Symbol};
 pub use resolve::Resolve;
 pub use search::{Candidate, Search};
+pub use types::KernelTypes;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use super::types::KernelTypes;
 use crate::arch::Arch;
 
 /// Where a kernel's names were taken from.
@@ -43,6 +44,7 @@ pub struct Symbol {
 }
 
 /// The symbols that a log can be found by; sources keep these and no others.
+/// The first 20 are `kernel/printk/printk.c`'s.
 pub const WANTED: &[&str] = &[
     // Every format: 5.10+ (prb), 3.5-5.9 (log_first_idx ..), before (log_end ..).
     "prb",
@@ -62,6 +64,10 @@ pub const WANTED: &[&str] = &[
     "log_end",
     "logged_chars",
     "con_start",
+    // Consoles: whether one is registered, and what it has printed.
+    "console_list",
+    "console_drivers",
+    "console_seq",
     // Identity and address rule.
     "linux_banner",
     "_stext",
@@ -70,14 +76,13 @@ pub const WANTED: &[&str] = &[
     "memstart_addr",
     "kernstart_addr",
     "kernstart_virt_addr",
-    // Consoles: whether one is registered, and what it has printed.
-    "console_list",
-    "console_drivers",
-    "console_seq",
     // BTF, where the kernel carries it.
     "__start_BTF",
     "__stop_BTF",
 ];
+
+/// How many of these are `printk.c`'s variables.
+pub(super) const OF_PRINTK: usize = 20;
 
 /// The names of one kernel.
 #[derive(Clone, Debug)]
@@ -92,6 +97,8 @@ pub struct Names {
     /// The [`WANTED`] symbols that exist. Where a name is ambiguous (`cont`,
     /// `log_buf`), the one of `kernel/printk`.
     pub symbols: BTreeMap<String, Symbol>,
+    /// What its types are known by.
+    pub types: KernelTypes,
 }
 
 impl Names {

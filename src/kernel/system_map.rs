@@ -12,6 +12,7 @@ use super::functions::{Builder, Functions};
 use super::input::Input;
 use super::names::{Names, Source};
 use super::resolve::{Nearest, Place, Resolve};
+use super::types::KernelTypes;
 use super::wanted::{Finds, Index, is_code};
 use crate::arch::Arch;
 
@@ -87,7 +88,8 @@ impl SystemMap {
             _ if dots > SOME_DOTS => Some(Arch::PPC64),
             _ => None,
         };
-        Ok(Names { source: Source::SystemMap(self.path.clone()), arch, banner: None, symbols })
+        let source = Source::SystemMap(self.path.clone());
+        Ok(Names { source, arch, banner: None, symbols, types: KernelTypes::default() })
     }
 
     /// The functions, to name addresses in code.

@@ -3,7 +3,7 @@
 use super::bytes::ByteLog;
 use super::ringbuffer::Ring;
 use super::variable::VariableLog;
-use super::{Error, Format, Log};
+use super::{Error, Format, LayoutSource, Log};
 use crate::guest::View;
 
 /// How far a kernel's log has come: equal to an earlier one as long as
@@ -32,7 +32,7 @@ impl Progress {
 #[derive(Clone, Debug)]
 pub enum LogBuffer {
     /// 5.10 and later.
-    Ringbuffer(Ring),
+    Ringbuffer(Box<Ring>),
     /// 3.5 to 5.9.
     Variable(VariableLog),
     /// Before 3.5.
@@ -47,6 +47,15 @@ impl LogBuffer {
             Self::Ringbuffer(_) => Format::Ringbuffer,
             Self::Variable(_) => Format::VariableRecords,
             Self::Bytes(_) => Format::Bytes,
+        }
+    }
+
+    /// Who says how it is laid out.
+    #[must_use]
+    pub const fn layout(&self) -> LayoutSource {
+        match self {
+            Self::Ringbuffer(ring) => ring.source(),
+            Self::Variable(_) | Self::Bytes(_) => LayoutSource::Known,
         }
     }
 

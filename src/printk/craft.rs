@@ -143,6 +143,9 @@ pub struct RingPlan {
     pub wide_ids: bool,
     /// Blocks may end exactly at the ring's end (6.19).
     pub perfect_fit: bool,
+    /// A kernel there is none of yet: each structure begins with fields that
+    /// nobody knows.
+    pub future: bool,
 }
 
 impl RingPlan {
@@ -155,7 +158,17 @@ impl RingPlan {
         six_words: true,
         wide_ids: false,
         perfect_fit: false,
+        future: false,
     };
+
+    /// Bytes of unknown fields that the header, a descriptor and an info
+    /// begin with.
+    const fn unknown(&self) -> [usize; 3] {
+        match self.future {
+            true => [self.arch.word.bytes(), self.arch.word.bytes(), 16],
+            false => [0; 3],
+        }
+    }
 }
 
 /// Writes records as the kernel does.
@@ -187,7 +200,7 @@ impl RingWriter {
         let blk0 = writer.size().wrapping_neg();
         let text = writer.text_ring();
         let last = writer.count() as usize - 1;
-        let head = writer.prb_at();
+        let head = writer.head_at();
         let sheet = &mut writer.sheet;
         sheet.put_number(head, u64::from(plan.count_bits), 4);
         sheet.put_word(head + w, descs);
@@ -199,7 +212,7 @@ impl RingWriter {
         sheet.put_word(text + 2 * w, blk0);
         sheet.put_word(text + 3 * w, blk0);
         writer.set_desc(last, before, REUSABLE, Some((1, 1)));
-        let infos = writer.infos_at();
+        let infos = writer.infos_at() + plan.unknown()[2];
         writer.sheet.put_number(infos, writer.count().wrapping_neg(), 8);
         writer
     }
@@ -231,7 +244,17 @@ impl RingWriter {
     /// Offset of the infos.
     #[must_use]
     pub fn infos_at(&self) -> usize {
-        self.descs_at() + self.count() as usize * 3 * self.w()
+        self.descs_at() + self.count() as usize * self.desc_size()
+    }
+
+    /// Bytes of a `struct prb_desc`.
+    const fn desc_size(&self) -> usize {
+        3 * self.plan.arch.word.bytes() + self.plan.unknown()[1]
+    }
+
+    /// Offset of the fields of `struct printk_ringbuffer` that are known.
+    fn head_at(&self) -> usize {
+        self.prb_at() + self.plan.unknown()[0]
     }
 
     /// Offset of the text ring.
@@ -327,7 +350,7 @@ impl RingWriter {
         self.set_desc(self.place(id), id, state, None);
         if self.plan.six_words && state == FINALIZED {
             let seq = self.sheet.number(self.info_at(id), 8);
-            let at = self.prb_at() + 5 * self.w();
+            let at = self.head_at() + 5 * self.w();
             self.sheet.put_word(at, if self.plan.wide_ids { seq } else { id });
         }
     }
@@ -363,20 +386,20 @@ impl RingWriter {
     #[must_use]
     pub fn live(&self) -> usize {
         let w = self.w();
-        let state = |place| self.sheet.word(self.descs_at() + place * 3 * w) >> (8 * w - 2);
+        let state = |place| self.sheet.word(self.desc_field(place)) >> (8 * w - 2);
         (0..self.count() as usize).filter(|place| matches!(state(*place), 1 | 2)).count()
     }
 
     /// Offset of a record's `struct printk_info`.
     #[must_use]
     pub fn info_at(&self, id: u64) -> usize {
-        self.infos_at() + self.place(id) * self.plan.info_stride
+        self.infos_at() + self.place(id) * self.plan.info_stride + self.plan.unknown()[2]
     }
 
     /// Offset of a record's `struct prb_desc`.
     #[must_use]
     pub fn desc_at(&self, id: u64) -> usize {
-        self.descs_at() + self.place(id) * 3 * self.w()
+        self.desc_field(self.place(id))
     }
 
     /// Offset of a record's text block, where its id is.
@@ -399,7 +422,7 @@ impl RingWriter {
     /// of the descriptors).
     pub fn age(&mut self, rounds: u64) {
         let by = rounds * self.count();
-        let head = self.prb_at() + 3 * self.w();
+        let head = self.head_at() + 3 * self.w();
         for at in [head, head + self.w()] {
             let id = self.id(self.sheet.word(at).wrapping_add(by));
             self.sheet.put_word(at, id);
@@ -409,7 +432,7 @@ impl RingWriter {
             let id = self.id(id.wrapping_sub(self.count()));
             self.set_desc(place, id, REUSABLE, Some((1, 1)));
             let seq = (place as u64).wrapping_add(by).wrapping_sub(self.count());
-            let at = self.infos_at() + place * self.plan.info_stride;
+            let at = self.infos_at() + place * self.plan.info_stride + self.plan.unknown()[2];
             self.sheet.put_number(at, seq, 8);
         }
     }
@@ -442,7 +465,12 @@ impl RingWriter {
     }
 
     fn text_ring(&self) -> usize {
-        self.prb_at() + if self.plan.six_words { 6 } else { 5 } * self.w()
+        self.head_at() + if self.plan.six_words { 6 } else { 5 } * self.w()
+    }
+
+    /// Offset of a descriptor's `state_var`.
+    fn desc_field(&self, place: usize) -> usize {
+        self.descs_at() + place * self.desc_size() + self.plan.unknown()[1]
     }
 
     fn place(&self, id: u64) -> usize {
@@ -450,12 +478,12 @@ impl RingWriter {
     }
 
     fn tail_id(&self) -> u64 {
-        self.sheet.word(self.prb_at() + 4 * self.w())
+        self.sheet.word(self.head_at() + 4 * self.w())
     }
 
     fn set_desc(&mut self, place: usize, id: u64, state: u64, blocks: Option<(u64, u64)>) {
         let w = self.w();
-        let at = self.descs_at() + place * 3 * w;
+        let at = self.desc_field(place);
         self.sheet.put_word(at, id | state << (8 * w - 2));
         if let Some((begin, next)) = blocks {
             self.sheet.put_word(at + w, begin);
@@ -464,16 +492,16 @@ impl RingWriter {
     }
 
     fn desc_id(&self, place: usize) -> u64 {
-        self.id(self.sheet.word(self.descs_at() + place * 3 * self.w()))
+        self.id(self.sheet.word(self.desc_field(place)))
     }
 
     fn blocks(&self, place: usize) -> (u64, u64) {
-        let at = self.descs_at() + place * 3 * self.w();
+        let at = self.desc_field(place);
         (self.sheet.word(at + self.w()), self.sheet.word(at + 2 * self.w()))
     }
 
     fn next_id(&self) -> (usize, u64) {
-        let head = self.prb_at() + 3 * self.w();
+        let head = self.head_at() + 3 * self.w();
         (head, self.id(self.sheet.word(head).wrapping_add(1)))
     }
 
@@ -484,7 +512,7 @@ impl RingWriter {
         self.set_desc(place, id, RESERVED, None);
         let info = self.info_at(id);
         let seq = self.sheet.number(info, 8);
-        let stride = self.plan.info_stride;
+        let stride = self.plan.info_stride - self.plan.unknown()[2];
         self.sheet.put(info, &vec![0; stride]);
         let seq = match seq {
             0 if place != 0 => place as u64,
@@ -503,7 +531,7 @@ impl RingWriter {
         if next & 1 == 0 {
             self.push_text_tail(next);
         }
-        let at = self.prb_at() + 4 * self.w();
+        let at = self.head_at() + 4 * self.w();
         let tail = self.id(tail.wrapping_add(1));
         self.sheet.put_word(at, tail);
     }
@@ -579,6 +607,126 @@ impl RingWriter {
             false => self.lpos(next.wrapping_sub(begin)),
         };
         len as usize - self.w()
+    }
+}
+
+/// The BTF of such a kernel, as far as it is about the ring: pahole's.
+#[must_use]
+pub fn btf(plan: RingPlan) -> Vec<u8> {
+    let w = plan.arch.word.bytes();
+    let [head, desc, info] = plan.unknown();
+    let mut types = BtfWriter::new(plan.arch);
+    let int = |types: &mut BtfWriter, size: usize| types.add("int", 1, 0, size, &[8 * size as u32]);
+    let (byte, half, number) = (int(&mut types, 1), int(&mut types, 2), int(&mut types, 4));
+    let (long, wide) = (int(&mut types, w), int(&mut types, 8));
+    let flags = types.add("u8", 8, 0, byte as usize, &[]);
+    let pointer = types.add("", 2, 0, byte as usize, &[]);
+    let mut array = |count: u32| types.add("", 3, 0, 0, &[byte, number, count]);
+    let (names, name, none) = (array(16), array(48), array(0));
+    let at = |words: usize| 8 * (words * w) as u32;
+    let counter = types.members("", w, &[("counter", long, 0, 0)]);
+    let counter = types.add("atomic_long_t", 8, 0, counter as usize, &[]);
+    let lpos = [("begin", long, 0, 0), ("next", long, at(1), 0)];
+    let lpos = types.members("prb_data_blk_lpos", 2 * w, &lpos);
+    types.members("prb_data_block", w, &[("id", long, 0, 0), ("data", none, at(1), 0)]);
+    let past = 8 * desc as u32;
+    let fields = [("state_var", counter, past, 0), ("text_blk_lpos", lpos, past + at(1), 0)];
+    types.members("prb_desc", 3 * w + desc, &fields);
+    let device = [("subsystem", names, 0, 0), ("device", name, 128, 0)];
+    let device = types.members("dev_printk_info", 64, &device);
+    let past = 8 * info as u32;
+    let dev_info = if plan.info_stride == 112 { 44 } else { 24 };
+    let fields = [
+        ("seq", wide, past, 0),
+        ("ts_nsec", wide, past + 64, 0),
+        ("text_len", half, past + 128, 0),
+        ("facility", byte, past + 144, 0),
+        ("flags", flags, past + 152, 5),
+        ("level", flags, past + 157, 3),
+        ("caller_id", number, past + 160, 0),
+        ("dev_info", device, past + 8 * dev_info, 0),
+    ];
+    types.members("printk_info", plan.info_stride, &fields);
+    let words = if plan.six_words { 6 } else { 5 };
+    let ring = [
+        ("count_bits", number, 0, 0),
+        ("descs", pointer, at(1), 0),
+        ("infos", pointer, at(2), 0),
+        ("head_id", counter, at(3), 0),
+        ("tail_id", counter, at(4), 0),
+    ];
+    let ring = types.members("prb_desc_ring", words * w, &ring);
+    let text = [
+        ("size_bits", number, 0, 0),
+        ("data", pointer, at(1), 0),
+        ("head_lpos", counter, at(2), 0),
+        ("tail_lpos", counter, at(3), 0),
+    ];
+    let text = types.members("prb_data_ring", 4 * w, &text);
+    let past = 8 * head as u32;
+    let fields = [("desc_ring", ring, past, 0), ("text_data_ring", text, past + at(words), 0)];
+    types.members("printk_ringbuffer", head + (words + 5) * w, &fields);
+    types.finish()
+}
+
+/// Writes BTF, type by type.
+struct BtfWriter {
+    arch: Arch,
+    types: Vec<u32>,
+    strings: Vec<u8>,
+    count: u32,
+}
+
+impl BtfWriter {
+    const fn new(arch: Arch) -> Self {
+        Self { arch, types: Vec::new(), strings: Vec::new(), count: 0 }
+    }
+
+    fn string(&mut self, text: &str) -> u32 {
+        if self.strings.is_empty() {
+            self.strings.push(0);
+        }
+        if text.is_empty() {
+            return 0;
+        }
+        let at = self.strings.len() as u32;
+        self.strings.extend(text.as_bytes());
+        self.strings.push(0);
+        at
+    }
+
+    /// A type of that kind; returns its number.
+    fn add(&mut self, name: &str, kind: u32, count: u32, size: usize, rest: &[u32]) -> u32 {
+        let name = self.string(name);
+        let flag = u32::from(kind == 4) << 31;
+        self.types.extend([name, flag | kind << 24 | count, size as u32]);
+        self.types.extend(rest);
+        self.count += 1;
+        self.count
+    }
+
+    /// A structure: each member's name, type, first bit, and number of bits
+    /// where it is a bit field.
+    fn members(&mut self, name: &str, size: usize, members: &[(&str, u32, u32, u32)]) -> u32 {
+        let mut rest = Vec::new();
+        for (name, number, bit, bits) in members {
+            rest.extend([self.string(name), *number, bits << 24 | bit]);
+        }
+        self.add(name, 4, members.len() as u32, size, &rest)
+    }
+
+    fn finish(self) -> Vec<u8> {
+        let types = 4 * self.types.len();
+        let mut sheet = Sheet::new(self.arch, 0, 24 + types);
+        sheet.put_number(0, 0xeb9f, 2);
+        sheet.put_number(2, 1, 1);
+        let header = [24, 0, types, types, self.strings.len()];
+        let header = header.into_iter().map(|number| number as u64);
+        let all = header.chain(self.types.iter().map(|number| u64::from(*number)));
+        for (nth, number) in all.enumerate() {
+            sheet.put_number(4 + 4 * nth, number, 4);
+        }
+        [sheet.bytes, self.strings].concat()
     }
 }
 

@@ -1,7 +1,9 @@
 //! Where the fields of 5.10's `struct printk_ringbuffer` and its parts are.
 //!
-//! Offsets follow from the word size alone; what differs between releases is
-//! told apart by self-checks in [`super::ringbuffer`], never by a version.
+//! In all releases so far offsets follow from the word size, and what differs
+//! between them is told apart by self-checks in [`super::ringbuffer`], never
+//! by a version. A kernel that is laid out in yet another way may say so by
+//! its own types, from which a [`RingLayout`] can be made.
 //! Struct names and fields are those of `kernel/printk/printk_ringbuffer.h`
 //! since 5.10 (commit 896fbe20b4e2 "printk: use the lockless ringbuffer").
 
@@ -62,16 +64,212 @@ impl Words {
     pub(super) const fn id_plus(self, a: u64, b: u64) -> u64 {
         a.wrapping_add(b) & self.id_mask
     }
+}
 
-    /// Bytes of a `struct prb_desc`: `state_var` and `text_blk_lpos`.
-    pub(super) const fn desc_size(self) -> u64 {
-        3 * self.size
+/// What knows the types of one kernel: its BTF.
+pub trait Types {
+    /// Where a field is in a structure, in bits from its beginning, and of
+    /// how many bits it is. A field of a field is `outer.inner`.
+    fn field(&self, structure: &str, path: &str) -> Option<(usize, usize)>;
+    /// The size of a structure in bytes.
+    fn size(&self, structure: &str) -> Option<usize>;
+}
+
+/// Who says how the ring is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LayoutSource {
+    /// We do: it is one that kernels have had.
+    #[default]
+    Known,
+    /// The BTF in the kernel's file.
+    FileBtf,
+    /// The BTF in guest memory.
+    GuestBtf,
+}
+
+/// How one kernel's ring is laid out, told by its types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingLayout {
+    pub(super) source: LayoutSource,
+    pub(super) head: HeadForm,
+    pub(super) desc: DescForm,
+    pub(super) info: InfoForm,
+}
+
+impl RingLayout {
+    /// The layout that `types` tell, of a kernel compiled for `arch`; `None`
+    /// where they lack a field, or have one that cannot be what it was.
+    #[must_use]
+    pub fn from_types(types: &dyn Types, arch: Arch, source: LayoutSource) -> Option<Self> {
+        // A block is its id, then text, in every arithmetic of the ring.
+        let word = arch.word.bytes();
+        if types.field("prb_data_block", "data")?.0 != 8 * word {
+            return None;
+        }
+        let layout = Self {
+            source,
+            head: HeadForm::from_types(types, word)?,
+            desc: DescForm::from_types(types, word)?,
+            info: InfoForm::from_types(types, arch)?,
+        };
+        let sizes = [layout.head.size, layout.desc.size, layout.info.stride];
+        sizes.into_iter().all(|size| size <= LARGEST).then_some(layout)
     }
 
-    /// Bytes of `struct printk_ringbuffer` up to and with
-    /// `text_data_ring.tail_lpos`, in the longer of its two layouts.
-    pub(super) const fn header_size(self) -> usize {
-        10 * self.size as usize
+    /// Whether it is one of those that are known without being told.
+    #[must_use]
+    pub fn is_known(&self, word: Word) -> bool {
+        HeadForm::known(word).contains(&self.head)
+            && self.desc == DescForm::known(word)
+            && self.info.is_known()
+    }
+}
+
+/// No structure of the ring is larger, in bytes.
+pub(super) const LARGEST: usize = 4096;
+
+/// A number within a structure: whole bytes, or some bits of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Field {
+    offset: usize,
+    /// Bytes to read: 1, 2, 4 or 8.
+    size: usize,
+    shift: u32,
+    mask: u64,
+}
+
+impl Field {
+    /// A number of `size` bytes.
+    const fn bytes(offset: usize, size: usize) -> Self {
+        Self { offset, size, shift: 0, mask: u64::MAX >> (64 - 8 * size) }
+    }
+
+    /// `bits` bits from bit `at` on, which counts from the least significant
+    /// end of a byte on little endian and from the other on big.
+    fn bits((at, bits): (usize, usize), endian: Endian) -> Option<Self> {
+        let (offset, skip) = (at / 8, at % 8);
+        let size = (skip + bits).div_ceil(8).next_power_of_two();
+        if !(1..=64).contains(&bits) || size > 8 {
+            return None;
+        }
+        let shift = match endian {
+            Endian::Little => skip,
+            Endian::Big => 8 * size - skip - bits,
+        };
+        Some(Self { offset, size, shift: shift as u32, mask: u64::MAX >> (64 - bits) })
+    }
+
+    /// The number, in a structure that begins at `start`.
+    #[inline]
+    fn get(self, bytes: Bytes<'_>, start: usize) -> Option<u64> {
+        let at = start.checked_add(self.offset)?;
+        let raw = match self.size {
+            1 => bytes.u8(at)?.into(),
+            2 => bytes.u16(at)?.into(),
+            4 => bytes.u32(at)?.into(),
+            _ => bytes.u64(at)?,
+        };
+        Some(raw >> self.shift & self.mask)
+    }
+}
+
+/// The offset of a field that must be of so many bytes.
+fn whole(types: &dyn Types, (structure, path): (&str, &str), size: usize) -> Option<usize> {
+    let (at, bits) = types.field(structure, path)?;
+    (at % 8 == 0 && bits == 8 * size).then_some(at / 8)
+}
+
+/// Offsets in `struct printk_ringbuffer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HeadForm {
+    /// Bytes up to and with all that is listed here.
+    pub size: usize,
+    count_bits: usize,
+    descs: usize,
+    infos: usize,
+    head_id: usize,
+    tail_id: usize,
+    size_bits: usize,
+    data: usize,
+    head_lpos: usize,
+    tail_lpos: usize,
+}
+
+impl HeadForm {
+    /// Its `struct prb_desc_ring` is of six words, with `last_finalized_id`
+    /// (5.18, later `last_finalized_seq`), or of five.
+    ///
+    /// Six words first: their last one may hold any number, also one that
+    /// makes the header look like five; the reverse needs a text buffer at an
+    /// address of some 30 bytes.
+    pub(super) const fn known(word: Word) -> [Self; 2] {
+        [Self::with_text_at(word, 6), Self::with_text_at(word, 5)]
+    }
+
+    const fn with_text_at(word: Word, words: usize) -> Self {
+        let w = word.bytes();
+        let text = words * w;
+        Self {
+            size: text + 4 * w,
+            count_bits: 0,
+            descs: w,
+            infos: 2 * w,
+            head_id: 3 * w,
+            tail_id: 4 * w,
+            size_bits: text,
+            data: text + w,
+            head_lpos: text + 2 * w,
+            tail_lpos: text + 3 * w,
+        }
+    }
+
+    fn from_types(types: &dyn Types, word: usize) -> Option<Self> {
+        let field = |path, size| whole(types, ("printk_ringbuffer", path), size);
+        let mut form = Self {
+            size: 0,
+            count_bits: field("desc_ring.count_bits", 4)?,
+            descs: field("desc_ring.descs", word)?,
+            infos: field("desc_ring.infos", word)?,
+            head_id: field("desc_ring.head_id", word)?,
+            tail_id: field("desc_ring.tail_id", word)?,
+            size_bits: field("text_data_ring.size_bits", 4)?,
+            data: field("text_data_ring.data", word)?,
+            head_lpos: field("text_data_ring.head_lpos", word)?,
+            tail_lpos: field("text_data_ring.tail_lpos", word)?,
+        };
+        let words = [form.descs, form.infos, form.head_id, form.tail_id];
+        let text = [form.data, form.head_lpos, form.tail_lpos];
+        let ends = words.into_iter().chain(text).map(|at| at + word);
+        form.size = ends.chain([form.count_bits + 4, form.size_bits + 4]).max()?;
+        Some(form)
+    }
+}
+
+/// Offsets in `struct prb_desc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DescForm {
+    /// From one to the next, in bytes.
+    pub size: usize,
+    state_var: usize,
+    begin: usize,
+    next: usize,
+}
+
+impl DescForm {
+    /// `state_var` and `text_blk_lpos`.
+    pub(super) const fn known(word: Word) -> Self {
+        let w = word.bytes();
+        Self { size: 3 * w, state_var: 0, begin: w, next: 2 * w }
+    }
+
+    fn from_types(types: &dyn Types, word: usize) -> Option<Self> {
+        let field = |path| whole(types, ("prb_desc", path), word);
+        Some(Self {
+            size: types.size("prb_desc").filter(|size| *size > 0)?,
+            state_var: field("state_var")?,
+            begin: field("text_blk_lpos.begin")?,
+            next: field("text_blk_lpos.next")?,
+        })
     }
 }
 
@@ -95,29 +293,26 @@ pub(super) struct Marks {
 }
 
 impl Header {
-    /// Read as a header whose `struct prb_desc_ring` is of six words, with
-    /// `last_finalized_id` (5.18, later `last_finalized_seq`), or of five.
-    /// `None` where the two sizes in it do not fit each other.
+    /// Read as a header of that form; `None` where the two sizes in it do not
+    /// fit each other.
     ///
     /// Both sizes are `unsigned int` at the start of a word: reading a word
     /// there would be right on little endian only.
-    pub(super) fn parse(bytes: Bytes<'_>, six_words: bool) -> Option<Self> {
-        let w = bytes.arch().word.bytes();
-        let text = if six_words { 6 * w } else { 5 * w };
-        let count_bits = bytes.u32(0)?;
-        if bytes.u32(text)? != count_bits.checked_add(AVG_BITS)? {
+    pub(super) fn parse(bytes: Bytes<'_>, form: &HeadForm) -> Option<Self> {
+        let count_bits = bytes.u32(form.count_bits)?;
+        if bytes.u32(form.size_bits)? != count_bits.checked_add(AVG_BITS)? {
             return None;
         }
         Some(Self {
             count_bits,
-            descs: bytes.word(w)?,
-            infos: bytes.word(2 * w)?,
-            data: bytes.word(text + w)?,
+            descs: bytes.word(form.descs)?,
+            infos: bytes.word(form.infos)?,
+            data: bytes.word(form.data)?,
             marks: Marks {
-                head_id: bytes.word(3 * w)?,
-                tail_id: bytes.word(4 * w)?,
-                head_lpos: bytes.word(text + 2 * w)?,
-                tail_lpos: bytes.word(text + 3 * w)?,
+                head_id: bytes.word(form.head_id)?,
+                tail_id: bytes.word(form.tail_id)?,
+                head_lpos: bytes.word(form.head_lpos)?,
+                tail_lpos: bytes.word(form.tail_lpos)?,
             },
         })
     }
@@ -135,15 +330,19 @@ pub(super) struct Desc {
 impl Desc {
     /// The descriptor at `place` of an array of them.
     #[inline]
-    pub(super) fn parse(array: Bytes<'_>, words: Words, place: usize) -> Option<Self> {
-        let w = words.size as usize;
-        let at = place.checked_mul(3 * w)?;
-        let var = array.word(at)?;
+    pub(super) fn parse(
+        array: Bytes<'_>,
+        words: Words,
+        form: &DescForm,
+        place: usize,
+    ) -> Option<Self> {
+        let at = place.checked_mul(form.size)?;
+        let var = array.word(at.checked_add(form.state_var)?)?;
         Some(Self {
             id: var & words.id_mask,
             state: var >> words.state_shift,
-            begin: array.word(at + w)?,
-            next: array.word(at + 2 * w)?,
+            begin: array.word(at.checked_add(form.begin)?)?,
+            next: array.word(at.checked_add(form.next)?)?,
         })
     }
 }
@@ -153,27 +352,11 @@ impl Desc {
 pub(super) struct Info {
     pub seq: u64,
     pub ts_nsec: u64,
-    pub text_len: u16,
+    pub text_len: usize,
     pub facility: u8,
     pub flags: u8,
     pub level: u8,
     pub caller_id: u32,
-}
-
-impl Info {
-    #[inline]
-    pub(super) fn parse(array: Bytes<'_>, at: usize) -> Option<Self> {
-        let (flags, level) = split_flags(array.u8(at + 19)?, array.arch());
-        Some(Self {
-            seq: array.u64(at)?,
-            ts_nsec: array.u64(at + 8)?,
-            text_len: array.u16(at + 16)?,
-            facility: array.u8(at + 18)?,
-            flags,
-            level,
-            caller_id: array.u32(at + 20)?,
-        })
-    }
 }
 
 /// `u8 flags:5; u8 level:3;`: the compiler fills a byte from its least
@@ -187,34 +370,138 @@ pub(super) const fn split_flags(byte: u8, arch: Arch) -> (u8, u8) {
     }
 }
 
-/// The form of `struct printk_info`, whose first 24 bytes never changed.
+/// The form of `struct printk_info`, whose first 24 bytes are the same in
+/// all that are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InfoForm {
     /// From one to the next, in bytes.
     pub stride: usize,
-    /// Offset of `dev_info`, where known.
-    pub device: Option<usize>,
+    seq: usize,
+    /// Where the other numbers are, if not where they always were.
+    told: Option<Told>,
+    /// `dev_info`, where known: `subsystem` and `device`, each with its size.
+    device: Option<[(usize, usize); 2]>,
+}
+
+/// Fields of a `struct printk_info` that is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    ts_nsec: Field,
+    text_len: Field,
+    facility: Field,
+    flags: Field,
+    level: Field,
+    caller_id: Field,
 }
 
 impl InfoForm {
     /// 5.10: `struct dev_printk_info` follows the common fields (commit
     /// 74caba7f2a06 "printk: move dictionary keys to dev_printk_info").
-    pub(super) const PLAIN: Self = Self { stride: 88, device: Some(24) };
+    pub(super) const PLAIN: Self = Self::with_device(88, 24);
     /// With `CONFIG_PRINTK_EXECUTION_CTX` (after 6.13): `caller_id2` and
     /// `comm[16]` come between.
-    pub(super) const EXECUTION_CTX: Self = Self { stride: 112, device: Some(44) };
+    pub(super) const EXECUTION_CTX: Self = Self::with_device(112, 44);
+
+    /// `struct dev_printk_info` is `subsystem[16]`, `device[48]`.
+    const fn with_device(stride: usize, at: usize) -> Self {
+        Self { stride, seq: 0, told: None, device: Some([(at, 16), (at + 16, 48)]) }
+    }
 
     /// The form of that stride; one not known yet has no known device.
     pub(super) const fn of(stride: usize) -> Self {
         match stride {
             88 => Self::PLAIN,
             112 => Self::EXECUTION_CTX,
-            _ => Self { stride, device: None },
+            _ => Self { stride, seq: 0, told: None, device: None },
         }
+    }
+
+    /// Whether it is one that kernels have had.
+    pub(super) fn is_known(&self) -> bool {
+        [Self::PLAIN, Self::EXECUTION_CTX].contains(self)
+    }
+
+    fn from_types(types: &dyn Types, arch: Arch) -> Option<Self> {
+        let place = |path| types.field("printk_info", path);
+        let field = |path| Field::bits(place(path)?, arch.endian);
+        let told = Told {
+            ts_nsec: field("ts_nsec")?,
+            text_len: field("text_len")?,
+            facility: field("facility")?,
+            flags: field("flags")?,
+            level: field("level")?,
+            caller_id: field("caller_id")?,
+        };
+        let array = |path| {
+            let (at, bits) = place(path)?;
+            Some((at / 8, bits / 8))
+        };
+        let form = Self {
+            stride: types.size("printk_info").filter(|size| *size > 0)?,
+            seq: whole(types, ("printk_info", "seq"), 8)?,
+            told: Some(told),
+            device: array("dev_info.subsystem").zip(array("dev_info.device")).map(Into::into),
+        };
+        // The same by another name.
+        let same = |known: &Self| {
+            (known.stride, known.seq, known.device) == (form.stride, form.seq, form.device)
+        };
+        let usual = told == Told::usual(arch.endian)?;
+        let known = [Self::PLAIN, Self::EXECUTION_CTX].into_iter().find(same);
+        Some(known.filter(|_| usual).unwrap_or(form))
+    }
+
+    /// The sequence number of the info at `at`.
+    #[inline]
+    pub(super) fn seq(&self, array: Bytes<'_>, at: usize) -> Option<u64> {
+        array.u64(at.checked_add(self.seq)?)
+    }
+
+    /// The info at `at`.
+    #[inline]
+    pub(super) fn info(&self, array: Bytes<'_>, at: usize) -> Option<Info> {
+        if let Some(told) = &self.told {
+            return Some(Info {
+                seq: self.seq(array, at)?,
+                ts_nsec: told.ts_nsec.get(array, at)?,
+                text_len: usize::try_from(told.text_len.get(array, at)?).ok()?,
+                facility: told.facility.get(array, at)? as u8,
+                flags: told.flags.get(array, at)? as u8,
+                level: told.level.get(array, at)? as u8,
+                caller_id: told.caller_id.get(array, at)? as u32,
+            });
+        }
+        let (flags, level) = split_flags(array.u8(at + 19)?, array.arch());
+        Some(Info {
+            seq: array.u64(at)?,
+            ts_nsec: array.u64(at + 8)?,
+            text_len: array.u16(at + 16)?.into(),
+            facility: array.u8(at + 18)?,
+            flags,
+            level,
+            caller_id: array.u32(at + 20)?,
+        })
+    }
+
+    /// The `struct dev_printk_info` of the info at `at`: its two arrays.
+    #[inline]
+    pub(super) fn device<'a>(&self, infos: Bytes<'a>, at: usize) -> Option<[&'a [u8]; 2]> {
+        let [subsystem, device] = self.device?;
+        let array = |(offset, len): (usize, usize)| infos.slice(at.checked_add(offset)?, len);
+        Some([array(subsystem)?, array(device)?])
     }
 }
 
-/// `struct dev_printk_info`: `subsystem[16]`, `device[48]`.
-pub(super) const SUBSYSTEM_SIZE: usize = 16;
-/// The second array of it.
-pub(super) const DEVICE_SIZE: usize = 48;
+impl Told {
+    /// Where they are in all kernels that are known.
+    fn usual(endian: Endian) -> Option<Self> {
+        Some(Self {
+            ts_nsec: Field::bytes(8, 8),
+            text_len: Field::bytes(16, 2),
+            facility: Field::bytes(18, 1),
+            flags: Field::bits((19 * 8, 5), endian)?,
+            level: Field::bits((19 * 8 + 5, 3), endian)?,
+            caller_id: Field::bytes(20, 4),
+        })
+    }
+}

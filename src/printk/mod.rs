@@ -31,6 +31,7 @@ use std::fmt;
 use crate::guest::ReadError;
 
 pub use buffer::{LogBuffer, Progress};
+pub use layout::{LayoutSource, RingLayout, Types};
 pub use record::{Caller, Device, Entry, Format, Log, Loss, Record, State};
 
 /// Why a log buffer could not be read.

@@ -19,8 +19,8 @@ use std::ops::Range;
 
 use super::fetch::{fetch, fetch_ring};
 use super::layout::{
-    COMMITTED, DEVICE_SIZE, Desc, EMPTY_LINE_LPOS, FINALIZED, Header, Info, InfoForm, LOG_CONT,
-    Marks, REUSABLE, SUBSYSTEM_SIZE, Words,
+    COMMITTED, Desc, DescForm, EMPTY_LINE_LPOS, FINALIZED, HeadForm, Header, Info, InfoForm,
+    LARGEST, LOG_CONT, LayoutSource, Marks, REUSABLE, RingLayout, Words,
 };
 use super::record::{Caller, Device, Entry, Format, Log, Loss, Record, State};
 use super::{Error, Progress, salvage};
@@ -38,6 +38,9 @@ const BATCH: u64 = 1 << 14;
 /// How many places of the ring are looked at to tell its form.
 const PROBED: u64 = 64;
 
+/// What is wrong with most places that are no ring.
+const UNFIT: &str = "sizes of text and descriptors do not fit each other";
+
 /// What is known of the ring beforehand, from symbols or debug information.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingHints {
@@ -51,7 +54,11 @@ pub struct RingHints {
 pub struct Ring {
     address: u64,
     arch: Arch,
-    six_words: bool,
+    head: HeadForm,
+    desc: DescForm,
+    /// Where the kernel's types tell it.
+    info: Option<InfoForm>,
+    source: LayoutSource,
     header: Header,
     hints: RingHints,
     empty: bool,
@@ -91,26 +98,45 @@ impl Ring {
     /// # Errors
     /// As [`Ring::open`].
     pub fn open_with(view: &View<'_>, prb: u64, hints: RingHints) -> Result<Self, Error> {
-        let arch = view.arch();
-        let raw = read_header(view, prb)?;
-        let bytes = Bytes::new(&raw, arch);
-        let mut why = "sizes of text and descriptors do not fit each other";
-        // Six words first: their last one may hold any number, also one that
-        // makes the header look like five; the reverse needs a text buffer
-        // at an address of some 30 bytes.
-        for six_words in [true, false] {
-            let Some(header) = Header::parse(bytes, six_words) else { continue };
-            match check_geometry(view, &header) {
-                Ok(()) => {
-                    let mut ring =
-                        Self { address: prb, arch, six_words, header, hints, empty: false };
-                    ring.empty = ring.holds_nothing(view, &header.marks)?;
-                    return Ok(ring);
-                }
-                Err(what) => why = what,
+        let word = view.arch().word;
+        let mut why = UNFIT;
+        for head in HeadForm::known(word) {
+            match Self::open_as(view, prb, (head, DescForm::known(word), None), hints) {
+                Err(Error::Malformed { what, .. }) if what != UNFIT => why = what,
+                Err(Error::Malformed { .. }) => {}
+                other => return other,
             }
         }
         Err(malformed(prb, why))
+    }
+
+    /// [`Ring::open`] of a kernel that is laid out as its own types tell.
+    ///
+    /// # Errors
+    /// As [`Ring::open`].
+    pub fn open_told(view: &View<'_>, prb: u64, layout: &RingLayout) -> Result<Self, Error> {
+        let form = (layout.head, layout.desc, Some(layout.info));
+        let ring = Self::open_as(view, prb, form, RingHints::default())?;
+        Ok(Self { source: layout.source, ..ring })
+    }
+
+    fn open_as(
+        view: &View<'_>,
+        prb: u64,
+        (head, desc, info): (HeadForm, DescForm, Option<InfoForm>),
+        hints: RingHints,
+    ) -> Result<Self, Error> {
+        let arch = view.arch();
+        let raw = read_header(view, prb, &head)?;
+        let header =
+            Header::parse(Bytes::new(&raw, arch), &head).ok_or_else(|| malformed(prb, UNFIT))?;
+        let stride = info.map_or(InfoForm::PLAIN.stride, |info| info.stride);
+        check_geometry(view, &header, desc.size, stride).map_err(|what| malformed(prb, what))?;
+        let source = LayoutSource::Known;
+        let mut ring =
+            Self { address: prb, arch, head, desc, info, source, header, hints, empty: false };
+        ring.empty = ring.holds_nothing(view, &header.marks)?;
+        Ok(ring)
     }
 
     /// Effective address of the `struct printk_ringbuffer`.
@@ -149,6 +175,12 @@ impl Ring {
         1 << self.header.count_bits
     }
 
+    /// Who says how it is laid out.
+    #[must_use]
+    pub const fn source(&self) -> LayoutSource {
+        self.source
+    }
+
     /// Whether nothing had been printed when the ring was opened.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -170,6 +202,50 @@ impl Ring {
             return Err(malformed(self.address, "newest descriptor has another id"));
         }
         Ok(())
+    }
+
+    /// Whether what was written so far bears out that it is laid out like
+    /// this: ids and numbers that go with their places, texts that fit their
+    /// blocks, infos of a size that is known. A ring that holds nothing yet
+    /// has little to say against it.
+    ///
+    /// # Errors
+    /// [`Error::Read`], or [`Error::Replaced`].
+    pub fn is_borne_out(&self, view: &View<'_>) -> Result<bool, Error> {
+        let marks = self.marks(view)?;
+        if self.vouch(view).is_err() {
+            return Ok(false);
+        }
+        if self.empty {
+            return Ok(true);
+        }
+        let form = self.scheme(view, &marks)?.form;
+        if self.info.is_none() && !form.is_known() {
+            return Ok(false);
+        }
+        let (descs, infos) = self.probe(view)?;
+        let (descs, infos) = (Bytes::new(&descs, self.arch), Bytes::new(&infos, self.arch));
+        let (words, mask) = (self.words(), self.count() - 1);
+        let (mut right, mut wrong) = (0, 0);
+        for place in 0..PROBED.min(self.count()) {
+            let Some(desc) = self.parse_desc(descs, place as usize) else { continue };
+            let depth = words.id_minus(marks.head_id, desc.id);
+            let unused = desc.id == 0 && desc.state == 0;
+            if unused || depth >= self.count() || !matches!(desc.state, COMMITTED | FINALIZED) {
+                // Of one round before, or on its way: in its place all the same.
+                wrong += usize::from(desc.id & mask != place && !unused);
+                continue;
+            }
+            let fits = form.info(infos, place as usize * form.stride).is_some_and(|info| {
+                let room = words.minus(desc.next, desc.begin).saturating_sub(words.size);
+                let is_empty = desc.begin & desc.next & 1 == 1;
+                let has_text = (1..=room).contains(&(info.text_len as u64));
+                info.seq & mask == place && (is_empty || has_text)
+            });
+            right += usize::from(desc.id & mask == place && fits);
+            wrong += usize::from(desc.id & mask != place || !fits);
+        }
+        Ok(right >= wrong)
     }
 
     /// How far the kernel has come, without reading any record: two short
@@ -244,11 +320,16 @@ impl Ring {
         Words::of(self.arch.word)
     }
 
+    #[inline]
+    fn parse_desc(&self, array: Bytes<'_>, place: usize) -> Option<Desc> {
+        Desc::parse(array, self.words(), &self.desc, place)
+    }
+
     /// The header's marks now; its other fields must be what they were.
     fn marks(&self, view: &View<'_>) -> Result<Marks, Error> {
-        let raw = read_header(view, self.address)?;
+        let raw = read_header(view, self.address, &self.head)?;
         let bytes = Bytes::new(&raw, self.arch);
-        let now = Header::parse(bytes, self.six_words).ok_or(Error::Replaced)?;
+        let now = Header::parse(bytes, &self.head).ok_or(Error::Replaced)?;
         if (Header { marks: self.header.marks, ..now }) != self.header {
             return Err(Error::Replaced);
         }
@@ -257,12 +338,11 @@ impl Ring {
 
     /// The descriptor in the place of `id`, whatever it holds.
     fn desc(&self, view: &View<'_>, id: u64) -> Result<Desc, Error> {
-        let words = self.words();
-        let size = words.desc_size();
+        let size = self.desc.size;
         let mut raw = Vec::new();
-        let at = self.header.descs + (id & (self.count() - 1)) * size;
-        fetch(view, at, size as usize, &mut raw)?;
-        Desc::parse(Bytes::new(&raw, self.arch), words, 0)
+        let at = self.header.descs + (id & (self.count() - 1)) * size as u64;
+        fetch(view, at, size, &mut raw)?;
+        self.parse_desc(Bytes::new(&raw, self.arch), 0)
             .ok_or_else(|| malformed(self.address, "descriptor is cut off"))
     }
 
@@ -316,35 +396,24 @@ impl Ring {
     /// places: `info.seq` counts in step with the descriptor's id.
     fn scheme(&self, view: &View<'_>, marks: &Marks) -> Result<Scheme, Error> {
         let words = self.words();
-        let probed = PROBED.min(self.count());
-        let mut descs = Vec::new();
-        fetch(view, self.header.descs, (probed * words.desc_size()) as usize, &mut descs)?;
-        let mut infos = Vec::new();
-        let shortest = InfoForm::PLAIN.stride as u64;
-        let longest = self.hints.info_stride.map_or(256, |stride| stride.clamp(24, 4096) as u64);
-        // The longest form first; an array at the very end of RAM can only
-        // be of a shorter one.
-        let at = self.header.infos;
-        fetch(view, at, (probed * longest) as usize, &mut infos)
-            .or_else(|_| fetch(view, at, (probed * shortest) as usize, &mut infos))?;
-
+        let (descs, infos) = self.probe(view)?;
         let descs = Bytes::new(&descs, self.arch);
         let infos = Bytes::new(&infos, self.arch);
         let by_rule = words.id_minus(marks.head_id, self.origin(marks));
-        let hinted = self.hints.info_stride.filter(|stride| (24..=4096).contains(stride));
+        let hinted = self.hinted();
         // The forms known, then any that a future kernel may have.
-        let known = [InfoForm::PLAIN.stride, InfoForm::EXECUTION_CTX.stride];
-        let strides: Vec<usize> = match hinted {
-            Some(stride) => vec![stride],
-            None => known.into_iter().chain((96..=256).step_by(8)).collect(),
+        let known = [InfoForm::PLAIN, InfoForm::EXECUTION_CTX];
+        let forms: Vec<InfoForm> = match hinted {
+            Some(form) => vec![form],
+            None => known.into_iter().chain((96..=256).step_by(8).map(InfoForm::of)).collect(),
         };
-        let default = strides.first().copied().unwrap_or(InfoForm::PLAIN.stride);
-        let mut best = (0, InfoForm::of(default), by_rule);
-        for (nth, stride) in strides.into_iter().enumerate() {
+        let default = forms.first().copied().unwrap_or(InfoForm::PLAIN);
+        let mut best = (0, default, by_rule);
+        for (nth, form) in forms.into_iter().enumerate() {
             if nth >= known.len() && best.0 > 0 {
                 break;
             }
-            let votes = self.votes(marks, descs, infos, stride);
+            let votes = self.votes(marks, descs, infos, &form);
             let lawful = votes.iter().filter(|&&seq| seq & words.id_mask == by_rule).count();
             let (score, head_seq) = match votes.iter().find(|&&seq| seq & words.id_mask == by_rule)
             {
@@ -353,7 +422,7 @@ impl Ring {
                 None => most_frequent(votes).filter(|(count, _)| *count > 1).unwrap_or_default(),
             };
             if score > best.0 {
-                best = (score, InfoForm::of(stride), head_seq);
+                best = (score, form, head_seq);
             }
         }
         let (score, form, head_seq) = best;
@@ -366,16 +435,42 @@ impl Ring {
         Ok(Scheme { form, head_seq })
     }
 
+    /// The form of infos that is known beforehand.
+    fn hinted(&self) -> Option<InfoForm> {
+        let stride = self.hints.info_stride.filter(|stride| (24..=LARGEST).contains(stride));
+        self.info.or(stride.map(InfoForm::of))
+    }
+
+    /// The first places of the ring: their descriptors and their infos.
+    fn probe(&self, view: &View<'_>) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        let probed = PROBED.min(self.count()) as usize;
+        let (mut descs, mut infos) = (Vec::new(), Vec::new());
+        fetch(view, self.header.descs, probed * self.desc.size, &mut descs)?;
+        let shortest = self.info.unwrap_or(InfoForm::PLAIN).stride;
+        let longest = self.hinted().map_or(256, |form| form.stride);
+        // The longest form first; an array at the very end of RAM can only
+        // be of a shorter one.
+        let at = self.header.infos;
+        fetch(view, at, probed * longest, &mut infos)
+            .or_else(|_| fetch(view, at, probed * shortest, &mut infos))?;
+        Ok((descs, infos))
+    }
+
     /// What each probed place says the newest sequence number is, if infos
-    /// are `stride` bytes apart. Place 0 is the same at every stride: no
-    /// vote.
-    fn votes(&self, marks: &Marks, descs: Bytes<'_>, infos: Bytes<'_>, stride: usize) -> Vec<u64> {
+    /// are of that form. Place 0 is the same at every stride: no vote.
+    fn votes(
+        &self,
+        marks: &Marks,
+        descs: Bytes<'_>,
+        infos: Bytes<'_>,
+        form: &InfoForm,
+    ) -> Vec<u64> {
         let words = self.words();
         let mask = self.count() - 1;
         (1..PROBED.min(self.count()))
             .filter_map(|place| {
-                let desc = Desc::parse(descs, words, place as usize)?;
-                let seq = infos.u64(place as usize * stride)?;
+                let desc = self.parse_desc(descs, place as usize)?;
+                let seq = form.seq(infos, place as usize * form.stride)?;
                 let used = seq != 0 && seq & mask == place && desc.id & mask == place;
                 let depth = words.id_minus(marks.head_id, desc.id);
                 (used && depth < 2 * self.count()).then(|| seq.wrapping_add(depth))
@@ -435,7 +530,7 @@ impl Ring {
                     .ok()
                     .and_then(|place| blocks.get(place));
                 let at = (seq.wrapping_sub(low) as usize).saturating_mul(scheme.form.stride);
-                let info = Info::parse(infos, at).filter(|info| info.seq == seq);
+                let info = scheme.form.info(infos, at).filter(|info| info.seq == seq);
                 match block.and_then(|block| block.record(info.as_ref())) {
                     Some(record) => entries.push(Entry::Record(record)),
                     None => push_lost(&mut entries, seq, 1, Loss::Corrupt),
@@ -577,7 +672,7 @@ impl<'a, 'v> Reader<'a, 'v> {
 
     fn fetch_descs(&mut self, first: u64, count: u64, again: bool) -> Result<(), ReadError> {
         let buf = if again { &mut self.again } else { &mut self.descs };
-        let ring = (self.ring.count(), self.words.desc_size());
+        let ring = (self.ring.count(), self.ring.desc.size as u64);
         fetch_ring(self.view, self.ring.header.descs, ring, (first, count), buf)
     }
 
@@ -586,7 +681,8 @@ impl<'a, 'v> Reader<'a, 'v> {
         let descs = Bytes::new(&self.descs, self.ring.arch);
         let is_live = |place: &usize| {
             let id = self.words.id_plus(first, *place as u64);
-            Desc::parse(descs, self.words, *place)
+            self.ring
+                .parse_desc(descs, *place)
                 .is_some_and(|desc| desc.state != REUSABLE || desc.id != id)
         };
         match (0..count).find(is_live) {
@@ -605,8 +701,8 @@ impl<'a, 'v> Reader<'a, 'v> {
         for (nth, place) in live.enumerate() {
             let id = self.words.id_plus(first, nth as u64);
             let fate = match (
-                Desc::parse(descs, self.words, place),
-                Info::parse(infos, nth.saturating_mul(self.scheme.form.stride)),
+                self.ring.parse_desc(descs, place),
+                self.scheme.form.info(infos, nth.saturating_mul(self.scheme.form.stride)),
             ) {
                 (Some(desc), Some(info)) => self.judge_one(id, &desc, &info),
                 _ => Fate::Lost(Loss::Corrupt),
@@ -626,7 +722,7 @@ impl<'a, 'v> Reader<'a, 'v> {
         // The header's text positions are damaged: the newest block tells.
         let newest = live
             .rev()
-            .filter_map(|place| Desc::parse(descs, self.words, place))
+            .filter_map(|place| self.ring.parse_desc(descs, place))
             .find(|desc| matches!(desc.state, COMMITTED | FINALIZED) && desc.next & 1 == 0);
         newest.map_or(0, |desc| self.words.minus(desc.next, size))
     }
@@ -714,7 +810,7 @@ impl<'a, 'v> Reader<'a, 'v> {
         for (nth, (place, fate)) in live.zip(&mut self.fates).enumerate() {
             if moved {
                 let id = self.words.id_plus(first, nth as u64);
-                let stays = Desc::parse(again, self.words, place).is_some_and(|desc| {
+                let stays = ring.parse_desc(again, place).is_some_and(|desc| {
                     (desc.id == id && desc.state != REUSABLE) || ring.awaits(&desc, id)
                 });
                 if !stays {
@@ -789,12 +885,12 @@ impl<'a, 'v> Reader<'a, 'v> {
     fn record(&self, nth: usize, text: &[u8], state: State) -> Option<Record> {
         let infos = Bytes::new(&self.infos, self.ring.arch);
         let at = nth.checked_mul(self.scheme.form.stride)?;
-        let info = Info::parse(infos, at)?;
-        let text = text.get(..text.len().min(usize::from(info.text_len)))?;
+        let info = self.scheme.form.info(infos, at)?;
+        let text = text.get(..text.len().min(info.text_len))?;
         if text.len() as u64 > self.text_left {
             return None;
         }
-        let device = self.scheme.form.device.and_then(|device| device_of(infos, at + device));
+        let device = self.scheme.form.device(infos, at).and_then(device_of);
         Some(record(&info, device, text.to_vec(), state))
     }
 
@@ -839,11 +935,9 @@ pub(super) fn push_lost(entries: &mut Vec<Entry>, seq: u64, count: u64, why: Los
     entries.push(Entry::Lost { seq, count, why });
 }
 
-/// The `struct dev_printk_info` at `at`, if it names anything.
+/// What a `struct dev_printk_info` names, if anything.
 #[inline]
-fn device_of(infos: Bytes<'_>, at: usize) -> Option<Box<Device>> {
-    let subsystem = infos.slice(at, SUBSYSTEM_SIZE)?;
-    let device = infos.slice(at.checked_add(SUBSYSTEM_SIZE)?, DEVICE_SIZE)?;
+fn device_of([subsystem, device]: [&[u8]; 2]) -> Option<Box<Device>> {
     if subsystem.first() == Some(&0) && device.first() == Some(&0) {
         return None;
     }
@@ -890,23 +984,28 @@ fn malformed(address: u64, what: &'static str) -> Error {
     Error::Malformed { format: Format::Ringbuffer, address, what }
 }
 
-fn read_header(view: &View<'_>, prb: u64) -> Result<Vec<u8>, Error> {
+fn read_header(view: &View<'_>, prb: u64, form: &HeadForm) -> Result<Vec<u8>, Error> {
     let mut raw = Vec::new();
-    fetch(view, prb, Words::of(view.arch().word).header_size(), &mut raw)?;
+    fetch(view, prb, form.size, &mut raw)?;
     Ok(raw)
 }
 
 /// What must hold of the fields that never change.
-fn check_geometry(view: &View<'_>, header: &Header) -> Result<(), &'static str> {
+fn check_geometry(
+    view: &View<'_>,
+    header: &Header,
+    desc: usize,
+    info: usize,
+) -> Result<(), &'static str> {
     if !COUNT_BITS.contains(&header.count_bits) {
         return Err("number of descriptors is out of range");
     }
     let words = Words::of(view.arch().word);
     let count = 1_u64 << header.count_bits;
     let arrays = [
-        (header.descs, words.desc_size(), words.size),
+        (header.descs, desc as u64, words.size),
         // Two 64-bit numbers come first, which the ABIs of ppc align.
-        (header.infos, InfoForm::PLAIN.stride as u64, 8),
+        (header.infos, info as u64, 8),
         (header.data, 32, words.size),
     ];
     for (address, size, align) in arrays {

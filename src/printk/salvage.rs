@@ -37,7 +37,7 @@ impl Block<'_> {
     /// The record of it, with its info where that is intact; `None` if it
     /// holds no text.
     pub(super) fn record(&self, info: Option<&Info>) -> Option<Record> {
-        let known = info.and_then(|info| self.text.get(..usize::from(info.text_len)));
+        let known = info.and_then(|info| self.text.get(..info.text_len));
         if let (Some(info), Some(text)) = (info, known) {
             return Some(ringbuffer::record(info, None, text.to_vec(), State::Salvaged));
         }

@@ -18,7 +18,7 @@ use memchr::{memchr, memchr_iter, memmem};
 use super::colour::{Paint, Palette};
 use super::frame::{Facts, words};
 use super::{Formatter, Report, Scope, Style, Verdict, counted, diagnosis, push_number, text};
-use crate::printk::{Caller, Entry, Format, Loss, Record, State};
+use crate::printk::{Caller, Entry, Format, LayoutSource, Loss, Record, State};
 
 /// The formatter.
 pub(super) struct Dmesg<'a> {
@@ -104,6 +104,11 @@ impl Dmesg<'_> {
         let kind: Vec<_> = [format, arch].into_iter().flatten().collect();
         facts.extend(Some(kind.join(", ")).filter(|kind| !kind.is_empty()));
         facts.extend(report.source.as_ref().map(ToString::to_string));
+        facts.extend(match report.layout {
+            LayoutSource::Known => None,
+            LayoutSource::FileBtf => Some("laid out by the BTF of that file".to_owned()),
+            LayoutSource::GuestBtf => Some("laid out by the BTF in guest memory".to_owned()),
+        });
         self.push_facts(out, &self.palette.strong, &framed(facts));
     }
 

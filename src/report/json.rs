@@ -45,6 +45,7 @@
 //! | `format` | `ringbuffer`, `variable-records`, `bytes` or `salvage` |
 //! | `source` | where its names are from: `elf`, `system-map`, `image-kallsyms`, `guest-kallsyms` or `scan` |
 //! | `path` | the file, where the source is one |
+//! | `layout` | who says how the log is laid out: `known`: we do; `file-btf`, `guest-btf`: the kernel's types |
 //! | `scope` | which part of the log it is: `all`; `unseen`: what no console has printed; `new`: what is new since an earlier report |
 //! | `since` | for `new`, the number of that report |
 //! | `records`, `lost` | how many there were above |
@@ -61,7 +62,7 @@ use memchr::memchr3;
 use super::text::{hex_digit, is_plain};
 use super::{Formatter, Report, Scope, Style, Verdict, push_number};
 use crate::kernel::Source;
-use crate::printk::{Caller, Entry, Format, Loss, Record, State};
+use crate::printk::{Caller, Entry, Format, LayoutSource, Loss, Record, State};
 
 /// A member's key with all that stands around it: one copy instead of three.
 macro_rules! key {
@@ -156,6 +157,14 @@ impl<'a> Json<'a> {
         };
         object.text_or_null(key!("source"), source.map(str::as_bytes));
         object.text_or_null(key!("path"), path.map(|path| path.as_os_str().as_encoded_bytes()));
+        object.string(
+            key!("layout"),
+            match report.layout {
+                LayoutSource::Known => b"known",
+                LayoutSource::FileBtf => b"file-btf",
+                LayoutSource::GuestBtf => b"guest-btf",
+            },
+        );
     }
 }
 

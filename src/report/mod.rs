@@ -26,7 +26,7 @@ use std::io;
 
 use crate::arch::Arch;
 use crate::kernel::Source;
-use crate::printk::{self, Entry, Log};
+use crate::printk::{self, Entry, LayoutSource, Log};
 
 pub use colour::{ColorChoice, wants_colour};
 pub use text::wants_unicode;
@@ -43,6 +43,8 @@ pub struct Report {
     pub arch: Option<Arch>,
     /// Where its names were taken from.
     pub source: Option<Source>,
+    /// Who says how the log is laid out.
+    pub layout: LayoutSource,
     /// The event that asked for it, such as `panic`, where nobody did.
     pub trigger: Option<&'static str>,
     /// Which part of the log this is.
@@ -67,6 +69,7 @@ impl Report {
             kernel: None,
             arch: None,
             source: None,
+            layout: LayoutSource::Known,
             trigger: None,
             scope: Scope::All,
             number: 1,

@@ -297,7 +297,7 @@ fn json_follows_its_schema() {
     let last = concat!(
         r#"{"v":1,"type":"report","report":1,"trigger":null,"verdict":"log","detail":null,"remedy":null,"#,
         r#""kernel":"6.1.0-48-powerpc64le","banner":"Linux version 6.1.0-48-powerpc64le (debian-kernel@lists.debian.org)","#,
-        r#""arch":"ppc64le","format":"ringbuffer","source":"elf","path":"/boot/vmlinux","scope":"all","since":null,"records":4,"lost":9,"#,
+        r#""arch":"ppc64le","format":"ringbuffer","source":"elf","path":"/boot/vmlinux","layout":"known","scope":"all","since":null,"records":4,"lost":9,"#,
         r#""cpus":[{"cpu":0,"where":"stuck in early_setup+0x8 \u2190 start_here_common+0x1c"}],"warnings":["\u00e9 \"x\""],"notes":[]}"#,
     );
     assert_eq!(shown.lines().next_back(), Some(last));

@@ -10,16 +10,17 @@ use std::path::Path;
 use super::history::{end, leave_out};
 use super::places::{Code, Ground};
 use super::sources::Sources;
-use crate::arch::Arch;
+use crate::arch::{self, Arch};
 use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
 use crate::kernel::console::{Printed, printed};
 use crate::kernel::identity::{REACH, each_banner, usual_rule};
 use crate::kernel::scan::{self, Progress, scan};
 use crate::kernel::search::{Attempt, Role};
 use crate::kernel::{
-    Identity, LocateError, Names, Source, banner, identify, kallsyms, locate, open_found,
+    Identity, KernelTypes, LocateError, Names, Source, banner, identify, kallsyms, locate,
+    open_found,
 };
-use crate::printk::{self, LogBuffer, salvage};
+use crate::printk::{self, LayoutSource, LogBuffer, salvage};
 use crate::report::{Report, Scope, Verdict};
 
 /// What one source of names had to say.
@@ -131,6 +132,13 @@ impl Guest<'_> {
             |verdict, ground| Ok(Word::Settled(Box::new(report_of(verdict, arch, names)), ground));
         let (rule, displacement) = match identify(self.memory, arch, names)? {
             Identity::Here { rule, displacement } => (rule, displacement),
+            Identity::Loaded { .. } if self.runs_another(arch) => {
+                let path = path.display();
+                let why = format!(
+                    "the kernel of {path} lies in memory as it was loaded, but another one runs"
+                );
+                return Ok(Word::Refused(why, None));
+            }
             Identity::Loaded { real } => {
                 // It may have begun where it was loaded (prom_init).
                 let rule = usual_rule(arch, names);
@@ -174,6 +182,7 @@ impl Guest<'_> {
             return settled(self.not_entered(""), ground);
         }
         let mut report = report_of(verdict, arch, names);
+        report.layout = buffer.layout();
         if report.kernel.is_none() {
             // A map does not hold it.
             let address = names.address("linux_banner").map(|at| at.wrapping_add(displacement));
@@ -239,8 +248,13 @@ impl Guest<'_> {
             }
         };
         let view = View::new(self.memory, found.arch, found.rule);
-        let verdict = match (open_found(&view, &found.kind), &found.kind) {
-            (Ok(Some(buffer)), _) => read(&buffer, &view)?,
+        let mut layout = LayoutSource::Known;
+        let opened = open_found(&view, &found.kind, &KernelTypes::default());
+        let verdict = match (opened, &found.kind) {
+            (Ok(Some(buffer)), _) => {
+                layout = buffer.layout();
+                read(&buffer, &view)?
+            }
             (Ok(None), &scan::Kind::Blocks { data, size, .. }) => {
                 match salvage::text_ring(&view, data, size) {
                     Ok(log) => Verdict::Log(log),
@@ -253,6 +267,7 @@ impl Guest<'_> {
         let mut report = Report::new(verdict);
         report.arch = Some(found.arch);
         report.source = Some(Source::Scan);
+        report.layout = layout;
         if self.unseen {
             leave_out_printed(&mut report, |_| Printed::Unknown("its names are not known"));
         }
@@ -268,6 +283,14 @@ impl Guest<'_> {
     /// processors are instead is told by [`super::places`].
     fn not_entered(&self, detail: &str) -> Verdict {
         Verdict::NotEntered { detail: detail.to_owned() }
+    }
+
+    /// Whether the processor is in a kernel's linear map, translated, where a
+    /// kernel that only lies where it was loaded cannot be: kexec went on to
+    /// another. 32-bit firmware may be at such addresses too.
+    fn runs_another(&self, arch: Arch) -> bool {
+        let in_kernel = |cpu: &Cpu| cpu.translated() && !cpu.user() && cpu.nip >> 60 == 0xc;
+        arch.word == arch::Word::W64 && self.cpu.as_ref().is_some_and(in_kernel)
     }
 
     /// Whether the processor is known to be outside of the kernel.
@@ -379,4 +402,48 @@ fn stale(path: &Path, names: &Names, guests: &[u8]) -> String {
 /// A verdict that says what happened and what to do about it.
 pub(super) fn failed(what: String, remedy: &str) -> Verdict {
     Verdict::Failed { what, remedy: remedy.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::Image;
+    use crate::kernel::{KernelTypes, names::Symbol};
+
+    /// A guest that holds a kernel's image above where that would run.
+    fn asked(cpu: Option<Cpu>) -> Word {
+        let banner = b"Linux version 6.1.0 (a@b) (gcc 12) #1 SMP Thu";
+        let mut bytes = vec![0; 0x2000];
+        bytes[0x1000..0x1000 + banner.len()].copy_from_slice(banner);
+        bytes[0x1000 + banner.len()] = b'\n';
+        let memory = Image::new(0, vec![0; 0x10000]).with(0x40_0000, bytes);
+        let symbol = |address| Symbol { address, size: 0 };
+        let symbols = [
+            ("linux_banner".to_owned(), symbol(0xc000_0000_0000_1000)),
+            ("prb".to_owned(), symbol(0xc000_0000_0000_1800)),
+        ];
+        let names = Names {
+            source: Source::Scan,
+            arch: Some(Arch::PPC64LE),
+            banner: Some(banner.to_vec()),
+            symbols: symbols.into(),
+            types: KernelTypes::default(),
+        };
+        let guest = Guest { memory: &memory, live: true, cpu, log: true, unseen: false };
+        guest.by_names(Arch::PPC64LE, Path::new("vmlinux"), &names, Code::Unknown).expect("read")
+    }
+
+    fn at(nip: u64, msr: u64) -> Option<Cpu> {
+        Some(Cpu { index: 0, nip, lr: 0, ctr: 0, msr, gpr: [0; 32] })
+    }
+
+    #[test]
+    fn a_kernel_that_only_lies_in_memory_does_not_speak_for_one_that_runs() {
+        let is_not_entered = |word| matches!(word, Word::Settled(report, _) if matches!(report.verdict, Verdict::NotEntered { .. }));
+        assert!(is_not_entered(asked(None)));
+        assert!(is_not_entered(asked(at(0x40_1234, 1 << 63))), "prom_init");
+        assert!(is_not_entered(asked(at(0x1fe0_0000, 1 << 63))), "firmware");
+        let another = asked(at(0xc000_0000_0123_4568, 1 << 63 | 0x30));
+        assert!(matches!(another, Word::Refused(why, _) if why.contains("another one runs")));
+    }
 }

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::answer;
 use super::effort::{Effort, Handle};
 use super::history::History;
-use super::places::Processors;
+use super::places::{Processors, Whereabouts};
 use super::press::Press;
 use super::question::{Question, Subject};
 use super::sources::{SharedSources, Sources};
@@ -284,11 +284,19 @@ impl Observer {
         if let Some(cpu) = cpu {
             if self.places || !log {
                 let processors = Processors { monitor: &link.monitor, memory: &link.memory };
-                let (lines, entered) = processors.lines(&answer.ground, !log);
+                let (lines, whereabouts) = processors.lines(&answer.ground, !log);
                 report.cpus = lines;
-                if entered && matches!(report.verdict, Verdict::NotEntered { .. }) {
-                    // Still where it was loaded: in prom_init.
-                    report.verdict = Verdict::EnteredSilent { format: None };
+                match (whereabouts, &report.verdict) {
+                    (Whereabouts::InKernel, Verdict::NotEntered { .. }) => {
+                        // Still where it was loaded: in prom_init.
+                        report.verdict = Verdict::EnteredSilent { format: None };
+                    }
+                    (Whereabouts::Outside, Verdict::Log(_)) => {
+                        // What a reset leaves in memory until the next kernel
+                        // clears its data.
+                        report.warnings.push("no CPU is in the kernel; if the guest was reset, this is the log of the boot before, and the next kernel has not been entered".to_owned());
+                    }
+                    _ => {}
                 }
             }
             if let (Verdict::NotEntered { detail }, []) = (&mut report.verdict, &*report.cpus) {

@@ -120,6 +120,17 @@ struct Known {
     asked: BTreeSet<u64>,
 }
 
+/// Where the processors are, all together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// One of them is in the kernel, or in firmware that it called.
+    InKernel,
+    /// None is: they are in firmware, or have not begun.
+    Outside,
+    /// It cannot be told.
+    Unknown,
+}
+
 /// The processors of a running guest.
 pub(super) struct Processors<'a> {
     pub(super) monitor: &'a Shared,
@@ -127,15 +138,15 @@ pub(super) struct Processors<'a> {
 }
 
 impl Processors<'_> {
-    /// A line for each processor; none where QEMU does not tell. Whether one
-    /// of them is in the kernel, or in firmware that it called.
-    pub(super) fn lines(&self, ground: &Ground, registers: bool) -> (Vec<CpuLine>, bool) {
+    /// A line for each processor; none where QEMU does not tell. Where they
+    /// are, all together.
+    pub(super) fn lines(&self, ground: &Ground, registers: bool) -> (Vec<CpuLine>, Whereabouts) {
         let begun = Instant::now();
         let seen = match self.watch(ground) {
             Ok(seen) => seen,
             Err(error) => {
                 trace!("no registers: {error}");
-                return (Vec::new(), false);
+                return (Vec::new(), Whereabouts::Unknown);
             }
         };
         trace!("{} processors looked at in {:?}", seen.len(), begun.elapsed());
@@ -148,7 +159,17 @@ impl Processors<'_> {
             last.text.push_str(&format!(" (and {} more CPUs)", more + 1));
         }
         let entered = seen.iter().any(|(activity, sample)| is_in_kernel(*activity, sample));
-        (lines, entered)
+        // Without the kernel's extent, its own code in real mode looks alike.
+        let told = ground.kernel.is_some() && !seen.is_empty();
+        let is_out = |activity| matches!(activity, Activity::Firmware | Activity::NotStarted);
+        let whereabouts = match entered {
+            true => Whereabouts::InKernel,
+            false if told && seen.iter().all(|(activity, _)| is_out(*activity)) => {
+                Whereabouts::Outside
+            }
+            false => Whereabouts::Unknown,
+        };
+        (lines, whereabouts)
     }
 
     fn watch(&self, ground: &Ground) -> Result<Vec<(Activity, Sample)>, monitor::Error> {

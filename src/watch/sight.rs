@@ -15,7 +15,9 @@ use crate::arch::{Arch, Word};
 use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
 use crate::kernel::identity::{each_banner, usual_rule};
 use crate::kernel::scan::{self, scan};
-use crate::kernel::{Identity, Names, Source, banner, identify, kallsyms, locate, open_found};
+use crate::kernel::{
+    Identity, KernelTypes, Names, Source, banner, identify, kallsyms, locate, open_found,
+};
 use crate::printk::{Error, Format, Log, LogBuffer, Progress};
 use crate::report::{Report, Verdict};
 
@@ -27,7 +29,7 @@ const SEARCH: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
 #[derive(Clone, Debug)]
 enum Way {
     Names { names: Arc<Names>, displacement: u64 },
-    Recognised(scan::Kind),
+    Recognised(scan::Kind, KernelTypes),
 }
 
 /// A kernel in the guest.
@@ -255,7 +257,7 @@ impl Sight {
         Ok(Some(Kernel {
             arch: found.arch,
             rule: found.rule,
-            way: Way::Recognised(found.kind),
+            way: Way::Recognised(found.kind, KernelTypes::default()),
             source: Source::Scan,
             banner,
         }))
@@ -283,7 +285,7 @@ impl Kernel {
                     crate::kernel::LocateError::NoName => Error::Replaced,
                 })
             }
-            Way::Recognised(kind) => open_found(&view, kind)?.ok_or(Error::Replaced),
+            Way::Recognised(kind, types) => open_found(&view, kind, types)?.ok_or(Error::Replaced),
         }
     }
 
@@ -384,6 +386,7 @@ mod tests {
             arch: Some(Arch::PPC64LE),
             banner: None,
             symbols: symbols.into_iter().map(|(name, at)| (name.to_owned(), at)).collect(),
+            types: KernelTypes::default(),
         };
         let way = Way::Names { names: Arc::new(names), displacement: 0 };
         let (arch, rule) = (Arch::PPC64LE, AddressRule::Linear64);

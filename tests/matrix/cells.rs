@@ -16,8 +16,11 @@ pub struct Kernel {
 pub struct Machine {
     /// For the table.
     pub is: &'static str,
-    /// The program.
+    /// The program, in PATH.
     pub qemu: &'static str,
+    /// The lab's QEMU of that Debian release, where an older lacks the
+    /// machine.
+    pub release: Option<&'static str>,
     /// Its words.
     pub words: &'static [&'static str],
     /// The kernel's.
@@ -142,7 +145,7 @@ const fn machine(
     words: &'static [&'static str],
     append: &'static str,
 ) -> Machine {
-    Machine { is, qemu: PPC64, words, append, hang: Hang::Early, slow: false }
+    Machine { is, qemu: PPC64, release: None, words, append, hang: Hang::Early, slow: false }
 }
 
 const fn slow(machine: Machine) -> Machine {
@@ -158,6 +161,17 @@ const fn narrow(machine: Machine) -> Machine {
 }
 
 static VOF: Machine = machine("pseries", &["-M", "pseries,x-vof=on", "-m", "512"], HVC);
+static POWER7: Machine =
+    machine("pseries, POWER7", &["-M", "pseries,x-vof=on", "-m", "512", "-cpu", "power7"], HVC);
+// QEMU 9.2 and later.
+static POWER11: Machine = Machine {
+    release: Some("trixie"),
+    ..machine(
+        "pseries, POWER11, QEMU 10.0",
+        &["-M", "pseries,x-vof=on", "-m", "512", "-cpu", "power11"],
+        HVC,
+    )
+};
 static POWER8: Machine =
     machine("pseries, POWER8", &["-M", "pseries,x-vof=on", "-m", "512", "-cpu", "power8"], HVC);
 static POWER10: Machine =
@@ -201,6 +215,8 @@ static G3BEIGE: Machine = narrow(machine(
 ));
 static E5500: Machine =
     machine("ppce500, e5500", &["-M", "ppce500", "-cpu", "e5500", "-m", "256"], SERIAL);
+static E6500: Machine =
+    machine("ppce500, e6500", &["-M", "ppce500", "-cpu", "e6500", "-m", "256"], SERIAL);
 static E500MC_BOARD: Machine =
     machine("ppce500, e500mc", &["-M", "ppce500", "-cpu", "e500mc", "-m", "256"], SERIAL);
 
@@ -240,9 +256,11 @@ pub fn all() -> Vec<Cell> {
         (&TRIXIE, &POWERNV9, &[Loader]),
         (&SID, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&SID, &LONG, &[Unnamed]),
+        (&SID, &POWER11, &[Kernel, Unnamed]),
         (&SID, &POWERNV10, &[Kernel]),
         (&LE64_5_10, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_6_1, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed, Wrong("bookworm")]),
+        (&BE64_6_1, &POWER7, &[Kernel, Unnamed]),
         (&BE64_6_1, &POWER8, &[Kernel]),
         (&BE64_6_1, &LONG, &[Kernel, Unnamed]),
         (&BE64_6_1, &DISK, &[Disk]),
@@ -255,6 +273,7 @@ pub fn all() -> Vec<Cell> {
         (&PPC32, &G3BEIGE, &[Kernel, Unnamed]),
         (&PPC32_CALLER, &MAC99, &[Kernel, Unnamed]),
         (&E500, &E5500, &[Kernel, Map, Packed, Stripped, UImage, Firmware, Unnamed]),
+        (&E500, &E6500, &[Kernel, Unnamed]),
         (&E500MC, &E500MC_BOARD, &[Kernel, Map, Packed, Stripped, UImage, Firmware]),
     ];
     let cells = |&(kernel, machine, from): &(_, _, &[Origin])| {

@@ -41,7 +41,7 @@ fn message(line: &str) -> Option<String> {
 
 /// Boot and read the console until it is `enough`.
 pub fn console(
-    qemu: &str,
+    qemu: &Path,
     words: &[std::ffi::OsString],
     folder: &Path,
     limit: Duration,
@@ -55,7 +55,7 @@ pub fn console(
         .stdout(File::create(&output).expect("a file"))
         .stderr(File::create(&errors).expect("a file"))
         .spawn()
-        .map_err(|error| format!("{qemu}: {error}"))?;
+        .map_err(|error| format!("{}: {error}", qemu.display()))?;
     let mut child = Ended(child);
     let start = Instant::now();
     loop {

@@ -132,10 +132,10 @@ impl Bench {
         {
             return Outcome::Skipped(format!("no kernel {other}"));
         }
-        if which::which(cell.machine.qemu).is_err() {
-            return Outcome::Skipped(format!("no {}", cell.machine.qemu));
-        }
-        match catch_unwind(AssertUnwindSafe(|| self.compare(cell, &stock))) {
+        let Some(qemu) = qemu(cell) else {
+            return Outcome::Skipped(format!("no {} for it", cell.machine.qemu));
+        };
+        match catch_unwind(AssertUnwindSafe(|| self.compare(cell, &stock, &qemu))) {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(why)) => Outcome::Failed(why),
             Err(panic) => Outcome::Failed(match panic.downcast_ref::<String>() {
@@ -145,12 +145,14 @@ impl Bench {
         }
     }
 
-    fn compare(&self, cell: &Cell, stock: &Path) -> Result<Outcome, String> {
-        let expected = self.console(cell, stock)?;
+    fn compare(&self, cell: &Cell, stock: &Path, qemu: &Path) -> Result<Outcome, String> {
+        let expected = self.console(cell, stock, qemu)?;
         let hung = self.hung(cell, stock);
         let folder = tempfile::tempdir().expect("a folder");
         let mut words = boot(cell, &hung, folder.path());
-        words.push(format!("--logbuf-qemu={}", cell.machine.qemu).into());
+        let mut program = OsString::from("--logbuf-qemu=");
+        program.push(qemu);
+        words.push(program);
         words.extend(given(cell, stock, folder.path()));
         let guest = Guest::start(words);
         let limit = if cell.machine.slow { SLOW_LIMIT } else { LIMIT };
@@ -179,7 +181,7 @@ impl Bench {
     }
 
     /// What the kernel, not hung, prints there.
-    fn console(&self, cell: &Cell, stock: &Path) -> Result<Expected, String> {
+    fn console(&self, cell: &Cell, stock: &Path, qemu: &Path) -> Result<Expected, String> {
         // Without -kernel the kernel has another command line.
         let own = matches!(cell.from, Origin::Disk | Origin::Firmware | Origin::Loader);
         let from = if own { cell.from } else { Origin::Kernel };
@@ -189,7 +191,7 @@ impl Bench {
             let folder = tempfile::tempdir().expect("a folder");
             let words = boot(&Cell { from, ..*cell }, stock, folder.path());
             let last = cell.machine.hang.message();
-            oracle::console(cell.machine.qemu, &words, folder.path(), limit, |messages| {
+            oracle::console(qemu, &words, folder.path(), limit, |messages| {
                 let at = messages.iter().position(|message| message.contains(last));
                 // A dozen more: what follows until the first console is known.
                 at.is_some_and(|at| messages.len() > at + 12)
@@ -280,6 +282,15 @@ fn ask(
             return Err(format!("only {} messages: {report:?}", found.len()));
         }
         std::thread::sleep(Duration::from_millis(if cell.machine.slow { 1000 } else { 150 }));
+    }
+}
+
+/// The QEMU that has the cell's machine.
+fn qemu(cell: &Cell) -> Option<PathBuf> {
+    let machine = cell.machine;
+    match machine.release {
+        Some(release) => lab::file(&format!("qemu/{release}"), machine.qemu, false),
+        None => which::which(machine.qemu).ok(),
     }
 }
 

@@ -31,6 +31,7 @@ fn plans() -> Vec<RingPlan> {
                             six_words,
                             wide_ids,
                             perfect_fit,
+                            future: false,
                         });
                     }
                 }
