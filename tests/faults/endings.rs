@@ -44,7 +44,7 @@ fn one(qemu: &std::path::Path, way: usize, pause: Duration, number: u64) {
     let mut pty = Pty::open().expect("a terminal");
     let before = pty.describe();
     // Job control, so that the program may be stopped as from a shell.
-    let script = "set -m; \"$OURS\" -M none -nographic; echo \"ended $?\"; read -r _";
+    let script = "set -m; \"$OURS\" -M none -display none -monitor stdio; echo \"ended $?\"; read -r _";
     let mut shell = pty
         .spawn(script, |command| {
             command.env("OURS", launcher()).env("QEMU_LOGBUF_QEMU", qemu);
@@ -65,7 +65,7 @@ fn one(qemu: &std::path::Path, way: usize, pause: Duration, number: u64) {
         2 => send(ours, Signal::SIGTERM),
         3 => send(ours, Signal::SIGINT),
         4 => send(ours, Signal::SIGHUP),
-        5 => assert!(pty.type_in(b"\x01x")),
+        5 => assert!(pty.type_in(b"quit\r")),
         _ => {
             send(ours, Signal::SIGTSTP);
             assert!(pty.wait_for("ended 148"), "{number} {name}: not stopped");
