@@ -44,7 +44,7 @@ fn one(qemu: &std::path::Path, way: usize, pause: Duration, number: u64) {
     let mut pty = Pty::open().expect("a terminal");
     let before = pty.describe();
     // Job control, so that the program may be stopped as from a shell.
-    let script = "set -m; \"$OURS\" -M none -display none -monitor stdio; echo \"ended $?\"; read -r _";
+    let script = "trap : INT; set -m; \"$OURS\" -M none -display none -monitor stdio; echo \"ended $?\"; read -r _";
     let mut shell = pty
         .spawn(script, |command| {
             command.env("OURS", launcher()).env("QEMU_LOGBUF_QEMU", qemu);

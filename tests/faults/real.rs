@@ -75,6 +75,8 @@ fn memory_that_may_not_be_read_comes_by_the_monitor() {
         return;
     }
     let place = tempfile::tempdir().expect("a folder");
+    // A copy elsewhere does not find its firmware by itself.
+    let share = qemu.parent().expect("a folder").join("../share/qemu");
     let mode = |path: &std::path::Path, mode| {
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
     };
@@ -92,7 +94,7 @@ fn memory_that_may_not_be_read_comes_by_the_monitor() {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&ours);
     command.env("QEMU_LOGBUF_QEMU", &qemu).args(MACHINE).arg("-kernel").arg(kernel);
-    command.stdout(Stdio::null());
+    command.args(["-vga", "none", "-L"]).arg(share).stdout(Stdio::null());
     let mut run = Run::start(command);
     let report = run.ask_until("Linux version");
     assert!(report.contains("symbols of"), "{report}");
