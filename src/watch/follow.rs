@@ -36,8 +36,10 @@ pub(super) struct Follower {
     next: u64,
     /// Unfinished records, and how much of their text has been shown.
     partly: BTreeMap<u64, usize>,
-    /// What is not shown yet, and since when it is as it is.
+    /// What is not shown yet.
     pending: Vec<Entry>,
+    /// The first of it, and since when it is.
+    waiting: Option<u64>,
     since: Option<Instant>,
     handed_over: bool,
 }
@@ -50,6 +52,7 @@ impl Follower {
             next,
             partly: BTreeMap::new(),
             pending: Vec::new(),
+            waiting: None,
             since: None,
             handed_over: false,
         }
@@ -66,10 +69,8 @@ impl Follower {
         if self.handed_over {
             return shown;
         }
-        let mut entries = match new {
-            Some(new) => new.to_vec(),
-            None => std::mem::take(&mut self.pending),
-        };
+        let pending = std::mem::take(&mut self.pending);
+        let mut entries = new.map_or(pending, <[Entry]>::to_vec);
         shown.hands_over = self.what == Follow::Console && console == Console::Registered;
         if shown.hands_over {
             self.handed_over = true;
@@ -78,7 +79,10 @@ impl Follower {
                 entries.truncate(at);
             }
         }
-        if new.is_some() {
+        // What is waited for is waited for once, however much comes after it.
+        let first = entries.iter().find(|entry| !self.is_done(entry)).map(seq);
+        if first != self.waiting {
+            self.waiting = first;
             self.since = Some(now);
         }
         let waited = self.since.is_none_or(|since| now.saturating_duration_since(since) >= MOMENT);
@@ -87,9 +91,18 @@ impl Follower {
                 continue;
             }
             self.pending = entries.iter().filter(|e| seq(e) >= seq(entry)).cloned().collect();
-            break;
+            return shown;
         }
+        self.waiting = None;
         shown
+    }
+
+    /// Whether there is nothing to wait for before an entry is shown.
+    fn is_done(&self, entry: &Entry) -> bool {
+        let shown = self.partly.get(&seq(entry));
+        let grown =
+            |length: &usize| matches!(entry, Entry::Record(record) if record.text.len() > *length);
+        !is_unfinished(entry) || shown.map_or(seq(entry) < self.next, |length| !grown(length))
     }
 
     /// Whether the entry needs no more waiting for.
@@ -99,14 +112,10 @@ impl Follower {
         if at < self.next && before.is_none() {
             return true;
         }
-        let unfinished = is_unfinished(entry);
+        if !waited && !self.is_done(entry) {
+            return false;
+        }
         match (before, entry) {
-            (None, _) if unfinished && !waited => return false,
-            (Some(length), Entry::Record(record))
-                if unfinished && !waited && record.text.len() > length =>
-            {
-                return false;
-            }
             (None, _) => shown.push(entry.clone()),
             (Some(length), Entry::Record(record)) if record.text.len() > length => {
                 let text = record.text.get(length..).unwrap_or_default().to_vec();
@@ -116,7 +125,7 @@ impl Follower {
             (Some(_), _) => {}
         }
         match entry {
-            _ if unfinished && self.partly.len() < MOST => {
+            _ if is_unfinished(entry) && self.partly.len() < MOST => {
                 let length = match entry {
                     Entry::Record(record) if waited => record.text.len(),
                     _ => before.unwrap_or(0),
@@ -175,6 +184,20 @@ mod tests {
         assert_eq!(texts(&follower.take(Some(&new), Console::None, later)), [""; 0]);
         let new = [record(3, "ef")];
         assert_eq!(texts(&follower.take(Some(&new), Console::None, later)), ["ef"]);
+    }
+
+    #[test]
+    fn an_unfinished_record_does_not_hold_up_what_comes_after_it() {
+        let mut follower = Follower::new(Follow::All, 0);
+        let start = Instant::now();
+        assert_eq!(texts(&follower.take(Some(&[open(0, "a")]), Console::None, start)), [""; 0]);
+        let half = start + MOMENT / 2;
+        let more = [open(0, "a"), record(1, "b")];
+        assert_eq!(texts(&follower.take(Some(&more), Console::None, half)), [""; 0]);
+        let more = [open(0, "a"), record(1, "b"), record(2, "c")];
+        let shown = follower.take(Some(&more), Console::None, start + MOMENT);
+        assert_eq!(texts(&shown), ["a", "b", "c"]);
+        assert_eq!(texts(&follower.take(None, Console::None, start + MOMENT)), [""; 0]);
     }
 
     #[test]

@@ -298,7 +298,7 @@ impl Kernel {
         let view = View::new(memory, self.arch, self.rule);
         let progress = buffer.progress(&view)?;
         if before == Some(&progress) {
-            return Ok(Look::Same(self.console(&view)?));
+            return Ok(Look::Same(self.console(&view, &progress)?));
         }
         let again = before.is_some_and(|before| progress.next_seq() < before.next_seq());
         let log = buffer.read_from(&view, if again { 0 } else { from })?;
@@ -307,14 +307,19 @@ impl Kernel {
             // itself to where it runs, or another over it.
             return Err(Error::Replaced);
         }
-        Ok(Look::More { log, progress, again, console: self.console(&view)? })
+        let console = self.console(&view, &progress)?;
+        Ok(Look::More { log, progress, again, console })
     }
 
     /// Whether a console is registered: since 6.2 (848a9c1066e5 "printk:
     /// Convert console_drivers list to hlist") they are a list of that kind,
     /// before a chain of pointers; either begins with a null pointer as long
-    /// as there is none.
-    fn console(&self, view: &View<'_>) -> Result<Console, Error> {
+    /// as there is none. A kernel that has printed nothing may not have
+    /// cleared its variables yet: what firmware left there is no console.
+    fn console(&self, view: &View<'_>, progress: &Progress) -> Result<Console, Error> {
+        if progress.next_seq() == 0 {
+            return Ok(Console::None);
+        }
         let Way::Names { names, displacement } = &self.way else { return Ok(Console::Unknown) };
         let first = names.address("console_list").or_else(|| names.address("console_drivers"));
         let Some(first) = first else { return Ok(Console::Unknown) };
@@ -358,4 +363,37 @@ fn banner_of(
     let mut bytes = [0; banner::LONGEST];
     memory.read(real, &mut bytes).ok()?;
     Some((real, banner::starting(&bytes)?.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Symbol;
+    use crate::printk::craft::{Line, RingPlan, RingWriter};
+
+    /// What firmware left where the console's variable will be.
+    #[test]
+    fn a_kernel_that_has_not_cleared_its_variables_has_no_console() {
+        let mut ring = RingWriter::new(RingPlan::SMALL);
+        ring.sheet.put_word(0, ring.prb());
+        ring.sheet.put_word(8, 0x4e80_0020_7c08_02a6);
+        let symbol = |offset| Symbol { address: ring.sheet.address(offset), size: 8 };
+        let symbols = [("prb", symbol(0)), ("console_list", symbol(8))];
+        let names = Names {
+            source: Source::Scan,
+            arch: Some(Arch::PPC64LE),
+            banner: None,
+            symbols: symbols.into_iter().map(|(name, at)| (name.to_owned(), at)).collect(),
+        };
+        let way = Way::Names { names: Arc::new(names), displacement: 0 };
+        let (arch, rule) = (Arch::PPC64LE, AddressRule::Linear64);
+        let kernel = Kernel { arch, rule, way, source: Source::Scan, banner: None };
+        let console = |ring: &RingWriter| match kernel.look(&ring.sheet.image(), 0, None) {
+            Ok(Look::More { console, .. } | Look::Same(console)) => console,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(console(&ring), Console::None);
+        ring.print(&Line::new("a"));
+        assert_eq!(console(&ring), Console::Registered);
+    }
 }

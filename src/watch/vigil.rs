@@ -374,6 +374,7 @@ impl Vigil {
     /// See that QEMU said where its memory is.
     fn prepare(&mut self) -> bool {
         if self.memory.is_prepared() {
+            self.retry_at = None;
             return true;
         }
         self.memory.begin(PATIENCE);

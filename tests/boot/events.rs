@@ -154,7 +154,6 @@ fn the_end_by_a_signal_is_reported_and_is_still_qemus() {
 }
 
 #[test]
-#[ignore = "fails at times: following may miss a boot's first records; not understood yet"]
 fn following_shows_what_the_console_would_until_there_is_one() {
     let Some(stock) = lab::stock() else { return };
     let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
@@ -260,7 +259,6 @@ fn commit(folder: &Path, kernel: &Path, number: u32) {
 }
 
 #[test]
-#[ignore = "fails at times: following may miss a boot's first records; not understood yet"]
 fn a_key_begins_to_follow_and_ends_it() {
     let Some(stock) = lab::stock() else { return };
     let mut command = Command::new(lab::qemu_logbuf());

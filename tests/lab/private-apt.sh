@@ -75,8 +75,10 @@ CONF
     } >"$dir/apt.conf"
     export APT_CONFIG="$dir/apt.conf"
     say "reading the package list of $suite for $arch"
-    apt-get -qq update >"$dir/update.log" 2>&1 ||
-        die "no package list of $suite for $arch: $(grep -m 1 '^E:' "$dir/update.log" || head -n 1 "$dir/update.log")"
+    if ! apt-get -qq update >"$dir/update.log" 2>&1; then
+        say "no package list of $suite for $arch: $(grep -m 1 '^E:' "$dir/update.log" || head -n 1 "$dir/update.log")"
+        return 1
+    fi
 }
 
 # Download the packages named into the current directory.
