@@ -178,7 +178,7 @@ pub fn hex(digits: &str) -> Vec<u8> {
     pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
-/// [`lzo_page`] by `lzo1x_1_compress()` of liblzo2 2.10, which QEMU and
+/// The tests' `lzo_page()` by `lzo1x_1_compress()` of liblzo2 2.10, which QEMU and
 /// makedumpfile use.
 pub const LZO_1: &str = "\
     002054686520717569636b2062726f776e20666f78206a756d7073206f76657220746865206c617a\
