@@ -21,8 +21,8 @@ pub mod scan;
 pub mod search;
 pub mod stack;
 pub mod system_map;
-#[cfg(test)]
-mod testing;
+#[doc(hidden)]
+pub mod testing;
 pub mod types;
 pub mod unpack;
 mod wanted;

@@ -1,4 +1,6 @@
-//! Small kernels made by hand, for tests.
+//! Small kernels made by hand, for tests and fuzzers only.
+
+#![allow(missing_docs)]
 
 use crate::arch::{Arch, Endian, Word};
 

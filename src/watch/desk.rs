@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -67,6 +69,8 @@ pub struct Desk {
     answering: bool,
     /// By which a look that takes long is cancelled.
     effort: Handle,
+    /// By which the observer learns that a question waits.
+    asked: Arc<AtomicBool>,
     waiting: VecDeque<Task>,
     plan: Plan,
     watch: Option<Watch>,
@@ -109,6 +113,7 @@ impl Desk {
         let access = observer.access();
         let mut desk = Self {
             effort: observer.effort(),
+            asked: observer.asked(),
             answering: false,
             seat: Seat::Free(Box::new(observer)),
             waiting: VecDeque::new(),
@@ -187,6 +192,7 @@ impl Desk {
         }
         let asked = |task: &&Task| matches!(task, Task::Asked(_));
         if self.waiting.iter().filter(asked).count() < WAITING {
+            self.asked.store(true, Ordering::Relaxed);
             self.waiting.push_back(Task::Asked(question));
         }
         self.next();

@@ -6,6 +6,8 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
@@ -21,16 +23,24 @@ use crate::cli::{Options, Show};
 use crate::guest::live::{LiveMemory, Scratch};
 use crate::guest::{Cpu, Memory, ReadError, cpu};
 use crate::launch::Channel;
+use crate::monitor::Error::Silent;
 use crate::monitor::{Monitor, Shared, StdioUse};
 use crate::report::{Report, Scope, Verdict};
 use crate::terminal::Destination;
 use crate::trace;
+
+/// How long what QEMU says of itself may take to come.
+const REPLY: Duration = Duration::from_millis(500);
 
 /// How long a report waits, in all, for a QEMU that does not answer.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// How long the preparation waits for QEMU's machine to exist.
 const START: Duration = Duration::from_secs(2);
+
+/// How long of that where a question waits, which has its own patience to
+/// come: nobody waits for more than two seconds.
+const SHORT_START: Duration = Duration::from_millis(300);
 
 /// What leads to QEMU.
 struct Link {
@@ -66,6 +76,8 @@ pub struct Observer {
     effort: Handle,
     /// What QEMU emulates, once it has said so.
     target: Option<String>,
+    /// A question waits for what is being prepared.
+    asked: Arc<AtomicBool>,
     /// The monitor is open: what comes from it is to be taken.
     listening: bool,
 }
@@ -119,8 +131,14 @@ impl Observer {
             number: 0,
             effort: Handle::default(),
             target: None,
+            asked: Arc::default(),
             listening: true,
         }
+    }
+
+    /// By which to say that a question waits.
+    pub(super) fn asked(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.asked)
     }
 
     /// By which a look that takes long is cancelled.
@@ -167,15 +185,46 @@ impl Observer {
     pub fn prepare(&mut self) {
         self.sources.lock().prepare();
         if let Ok(link) = &mut self.link {
-            let deadline = Instant::now() + START;
+            let start = Instant::now();
             let mut monitor = link.monitor.lock();
-            let ready = monitor.ready(deadline);
-            self.stdio = monitor.query_stdio(deadline).ok();
-            self.target = monitor.query_target(deadline).ok();
+            let ready = loop {
+                let patience = match self.asked.load(Ordering::Relaxed) {
+                    true => SHORT_START,
+                    false => START,
+                };
+                let end = start + patience;
+                let ready = monitor.ready(end.min(Instant::now() + SHORT_START / 3));
+                if ready.is_ok() || !matches!(ready, Err(Silent)) || Instant::now() >= end {
+                    break ready;
+                }
+            };
             drop(monitor);
+            trace!("monitor {ready:?}");
+            if ready.is_err() {
+                return;
+            }
+        }
+        self.meet();
+        if let Ok(link) = &mut self.link {
             link.memory.begin(PATIENCE);
-            let mapped = ready.is_ok().then(|| link.memory.refresh());
-            trace!("monitor {ready:?}, stdio {:?}, memory {mapped:?}", self.stdio);
+            let mapped = link.memory.refresh();
+            trace!("stdio {:?}, memory {mapped:?}", self.stdio);
+        }
+    }
+
+    /// Ask QEMU what it is, as far as it has not said so.
+    fn meet(&mut self) {
+        let Ok(link) = &self.link else { return };
+        let deadline = Instant::now() + REPLY;
+        let mut monitor = link.monitor.lock();
+        if !monitor.is_ready() {
+            return;
+        }
+        if self.stdio.is_none() {
+            self.stdio = monitor.query_stdio(deadline).ok();
+        }
+        if self.target.is_none() {
+            self.target = monitor.query_target(deadline).ok();
         }
     }
 
@@ -253,6 +302,9 @@ impl Observer {
         {
             return Err(unreadable(&error));
         }
+        // It may have started too slowly to be asked then.
+        self.meet();
+        let Ok(link) = &mut self.link else { return Err(unreadable(&ReadError::Gone)) };
         if let Some(target) = &self.target
             && !target.starts_with("ppc")
         {

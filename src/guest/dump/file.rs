@@ -40,6 +40,21 @@ impl Source for Plain {
     }
 }
 
+/// A file that is at hand as bytes.
+impl Source for Vec<u8> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+        let piece = usize::try_from(offset)
+            .ok()
+            .and_then(|start| self.get(start..start.checked_add(buf.len())?));
+        buf.copy_from_slice(piece.ok_or(ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+}
+
 /// `len` bytes from `offset`, if there are so many.
 pub(super) fn bytes(source: &dyn Source, offset: u64, len: u64) -> Result<Vec<u8>, Error> {
     // Checked before anything is allocated.

@@ -15,6 +15,8 @@
 
 #![deny(clippy::indexing_slicing)]
 
+#[doc(hidden)]
+pub mod craft;
 mod elf;
 mod file;
 mod flat;
@@ -147,6 +149,14 @@ pub fn open(path: &Path, base: Option<u64>) -> Result<Dump, Error> {
         return Err(Error::Other("no regular file"));
     }
     open_source(Box::new(Plain::new(file)?), base)
+}
+
+/// The same of a file that is at hand as bytes.
+///
+/// # Errors
+/// As [`open`].
+pub fn of_bytes(bytes: Vec<u8>, base: Option<u64>) -> Result<Dump, Error> {
+    open_source(Box::new(bytes), base)
 }
 
 fn open_source(source: Box<dyn Source>, base: Option<u64>) -> Result<Dump, Error> {
