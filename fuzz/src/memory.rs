@@ -10,7 +10,7 @@ use qemu_logbuf::guest::{AddressRule, Cpu, Image, View};
 use qemu_logbuf::kernel::activity::{Extent, Place, Sample, judge};
 use qemu_logbuf::kernel::console::printed;
 use qemu_logbuf::kernel::stack::Walker;
-use qemu_logbuf::kernel::{self, Identity, identify, locate, open_found};
+use qemu_logbuf::kernel::{self, Identity, KernelTypes, identify, locate, open_found};
 use qemu_logbuf::printk::bytes::ByteLog;
 use qemu_logbuf::printk::craft::{ByteWriter, VariablePlan, VariableWriter};
 use qemu_logbuf::printk::ringbuffer::{Ring, RingHints};
@@ -76,7 +76,7 @@ pub fn ringbuffer(data: &[u8]) {
     if let Ok(log) = ring.salvage(&guest.view()) {
         shown(log, guest.len);
     }
-    read(&LogBuffer::Ringbuffer(ring), &guest);
+    read(&LogBuffer::Ringbuffer(Box::new(ring)), &guest);
 }
 
 /// 3.5 to 5.9.
@@ -122,7 +122,7 @@ pub fn scan(data: &[u8]) {
     let outcome = kernel::scan::scan(&guest.image, &mut progress).expect("all of it is RAM");
     let kernel::scan::Verdict::Live(found) = outcome.verdict else { return };
     let view = View::new(&guest.image, found.arch, found.rule);
-    match (open_found(&view, &found.kind), &found.kind) {
+    match (open_found(&view, &found.kind, &KernelTypes::default()), &found.kind) {
         (Ok(Some(buffer)), _) => read_by(&buffer, &view, guest.len),
         (Ok(None), &kernel::scan::Kind::Blocks { data, size, .. }) => {
             if let Ok(log) = printk::salvage::text_ring(&view, data, size) {

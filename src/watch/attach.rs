@@ -109,10 +109,14 @@ pub fn attach(target: &OsStr, options: &Options) -> Result<bool, Box<dyn fmt::Di
 /// Show the log's records from the first on, and each as it is printed.
 fn follow(observer: &Observer, options: &Options) {
     let Some(access) = observer.access() else { return };
-    let Ok((orders_here, bell)) = UnixStream::pair() else { return };
+    let Ok((bell, desk)) = UnixStream::pair() else { return };
+    if bell.set_nonblocking(true).is_err() {
+        return;
+    }
+    // Nobody gives orders, and nobody asked for findings.
     let (_orders, taken) = channel();
     let (findings, _found) = channel();
-    Vigil::new(Plan::following(options), access, (taken, orders_here), (findings, bell)).run();
+    Vigil::new(Plan::following(options), access, (taken, bell), (findings, desk)).run();
 }
 
 fn connect(target: &OsStr, options: &Options) -> Result<Observer, AttachError> {

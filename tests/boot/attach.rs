@@ -98,39 +98,47 @@ fn a_qemu_that_runs_already_is_reported_on_and_left_as_it_was() {
     drop(monitor);
 }
 
+/// Follow a QEMU that runs, and what was shown of it when it, or we, ended.
+fn followed(kernel: &Path, until_shown: &str, by_hand: bool) -> (String, Option<i32>) {
+    let mut bare = Bare::start(kernel);
+    let path = bare.folder.path().join("followed");
+    let mut follower = Command::new(lab::qemu_logbuf())
+        .arg(format!("--logbuf-attach={}", bare.socket().display()))
+        .args(["--logbuf-follow", "--logbuf-format=json"])
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(&path).expect("a file"))
+        .spawn()
+        .expect("it runs");
+    let text = || std::fs::read_to_string(&path).expect("text");
+    until(until_shown, || text().contains(until_shown));
+    if by_hand {
+        let pid = nix::unistd::Pid::from_raw(follower.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("a signal");
+    }
+    let status = follower.wait().expect("an end");
+    if by_hand {
+        assert!(matches!(bare.child.try_wait(), Ok(None)), "QEMU goes on");
+    }
+    (text(), status.code())
+}
+
 #[test]
 fn a_qemu_that_runs_already_is_followed_until_it_ends() {
     let Some(stock) = lab::stock() else { return };
-    for by_hand in [false, true] {
-        let mut bare = Bare::start(&stock);
-        let mut command = Command::new(lab::qemu_logbuf());
-        command.arg(format!("--logbuf-attach={}", bare.socket().display()));
-        command.args(["--logbuf-follow", "--logbuf-format=json"]);
-        let path = bare.folder.path().join("followed");
-        let file = std::fs::File::create(&path).expect("a file");
-        let mut follower = command.stdin(Stdio::null()).stdout(file).spawn().expect("it runs");
-        let text = || std::fs::read_to_string(&path).expect("text");
-        // A console is no reason to stop: it is on another terminal.
-        until("records past the console", || {
-            text().contains("] enabled") && text().contains("VFS")
-        });
-        let end = if by_hand { &follower } else { &bare.child };
-        let pid = nix::unistd::Pid::from_raw(end.id().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("a signal");
-        let status = follower.wait().expect("an end");
-        assert_eq!(status.code(), Some(if by_hand { 130 } else { 0 }));
-        if by_hand {
-            assert!(matches!(bare.child.try_wait(), Ok(None)), "QEMU goes on");
-        }
-        // Each record once, from the first on.
-        let seqs: Vec<u64> = text()
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter_map(|line| line["seq"].as_u64())
-            .collect();
-        assert!(seqs.len() > 50, "{seqs:?}");
-        assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>());
-    }
+    let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
+    // A panic ends QEMU. A console before is on another terminal than ours.
+    let (text, status) = followed(&stock, "Kernel panic - not syncing", false);
+    assert_eq!(status, Some(0));
+    assert!(text.contains("] enabled"), "{text}");
+    // Each record once, from the first on.
+    let seqs: Vec<u64> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|line| line["seq"].as_u64())
+        .collect();
+    assert!(seqs.len() > 100, "{text}");
+    assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>());
+    assert_eq!(followed(&hung, "Hardware name", true).1, Some(130));
 }
 
 #[test]
