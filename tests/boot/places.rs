@@ -135,6 +135,20 @@ fn in_a_panic_one_processor_is_stuck_and_the_other_idle() {
 }
 
 #[test]
+fn the_second_processor_in_a_loop_is_told_from_the_first_that_waits_for_it() {
+    let Some((_folder, hung)) = hung_in("loop:start_secondary+0x20") else { return };
+    let guest = Guest::start(boot(&hung, &["-smp", "2"]));
+    let report = guest.ask_until("in start_secondary+0x2");
+    let second = line(&report, 1);
+    assert!(second.contains("stuck in start_secondary+0x2"), "{report}");
+    assert!(!second.contains("branch to itself"), "{report}");
+    assert!(second.contains(" ← start_secondary_prolog+0x10"), "{report}");
+    // It waits for the second one, and reads the time meanwhile.
+    let first = line(&report, 0);
+    assert!(first.contains(" ← bringup_cpu+") && !first.contains("stuck"), "{report}");
+}
+
+#[test]
 fn firmware_is_said_to_be_and_who_called_it() {
     let Some(stock) = lab::stock() else { return };
     // os-term ends it in firmware, where -no-shutdown holds it.

@@ -2,8 +2,10 @@
 //! `b .`, a branch to itself.
 //!
 //! ```text
-//! hang-kernel VMLINUX OUT SYMBOL[+OFFSET]...
+//! hang-kernel VMLINUX OUT [loop:]SYMBOL[+OFFSET]...
 //! ```
+//!
+//! With `loop:` it is a loop of three instructions.
 //!
 //! With ELFv2 a function has two entries, the global one and, some
 //! instructions later, the local one: both are overwritten. With ELFv1 a
@@ -16,7 +18,10 @@ use object::read::elf::{ElfFile, FileHeader, ProgramHeader};
 use object::{Endianness, FileKind, Object, ObjectSection, ObjectSymbol, SymbolFlags};
 
 /// `b .`
-const BRANCH_TO_SELF: u32 = 0x4800_0000;
+const BRANCH_TO_SELF: &[u32] = &[0x4800_0000];
+
+/// `1: nop; nop; b 1b`
+const LOOP: &[u32] = &[0x6000_0000, 0x6000_0000, 0x4bff_fff8];
 
 /// A branch to be written, as an offset into the file.
 type Places = Vec<u64>;
@@ -42,24 +47,30 @@ fn hang(from: &str, to: &str, symbols: &[String]) -> Result<(), String> {
     }
     let mut image = std::fs::read(from).map_err(|error| format!("{from}: {error}"))?;
     let kind = FileKind::parse(image.as_slice()).map_err(|error| format!("{from}: {error}"))?;
-    let mut places = Places::new();
-    let mut little = false;
     for symbol in symbols {
-        let (found, endian) = match kind {
+        let (symbol, code) = match symbol.strip_prefix("loop:") {
+            Some(symbol) => (symbol, LOOP),
+            None => (symbol.as_str(), BRANCH_TO_SELF),
+        };
+        let (mut places, endian) = match kind {
             FileKind::Elf64 => entries::<object::elf::FileHeader64<Endianness>>(&image, symbol)?,
             FileKind::Elf32 => entries::<object::elf::FileHeader32<Endianness>>(&image, symbol)?,
             _ => return Err(format!("{from} is no ELF file")),
         };
-        places.extend(found);
-        little = endian == Endianness::Little;
-    }
-    for place in places {
-        let at = usize::try_from(place).map_err(|error| error.to_string())?;
-        let word = if little { BRANCH_TO_SELF.to_le_bytes() } else { BRANCH_TO_SELF.to_be_bytes() };
-        image
-            .get_mut(at..at + 4)
-            .ok_or_else(|| format!("{from} ends before its code"))?
-            .copy_from_slice(&word);
+        // One entry leads to the other.
+        let first = places.len() - 1;
+        places.drain(..if code.len() > 1 { first } else { 0 });
+        for place in places {
+            let at = usize::try_from(place).map_err(|error| error.to_string())?;
+            let words = code.iter().flat_map(|word| match endian {
+                Endianness::Little => word.to_le_bytes(),
+                Endianness::Big => word.to_be_bytes(),
+            });
+            image
+                .get_mut(at..at + 4 * code.len())
+                .ok_or_else(|| format!("{from} ends before its code"))?
+                .copy_from_slice(&words.collect::<Vec<u8>>());
+        }
     }
     std::fs::write(to, image).map_err(|error| format!("{to}: {error}"))
 }
