@@ -149,6 +149,35 @@ fn the_second_processor_in_a_loop_is_told_from_the_first_that_waits_for_it() {
 }
 
 #[test]
+fn a_hang_with_interrupts_off_is_placed() {
+    // In panic(), behind its local_irq_disable().
+    let Some((_folder, hung)) = hung_in("kmsg_dump") else { return };
+    let guest = Guest::start(boot(&hung, &["-append", "console=hvc0"]));
+    let report = guest.ask_until("in kmsg_dump+0x8");
+    assert!(
+        report.contains("Kernel panic - not syncing: VFS: Unable to mount root fs"),
+        "{report}"
+    );
+    let cpu = line(&report, 0);
+    assert!(cpu.contains("stuck in a branch to itself in kmsg_dump+0x8 ← panic_flush_kmsg_end+"));
+    assert!(cpu.contains(" ← panic+"), "{report}");
+}
+
+#[test]
+fn a_healthy_kernel_that_waits_is_idle() {
+    let Some(stock) = lab::stock() else { return };
+    let words = ["-append", "console=hvc0 root=/dev/vda rootwait", "-smp", "2"];
+    let guest = Guest::start(boot(&stock, &words));
+    let report = guest.ask_until("Waiting for root device");
+    let report =
+        if report.contains("CPU 1 idle in ") { report } else { guest.ask_until("CPU 1 idle in ") };
+    for cpu in [line(&report, 0), line(&report, 1)] {
+        assert!(cpu.contains(" idle in ") && !cpu.contains("stuck"), "{report}");
+        assert!(cpu.contains("do_idle+"), "{report}");
+    }
+}
+
+#[test]
 fn firmware_is_said_to_be_and_who_called_it() {
     let Some(stock) = lab::stock() else { return };
     // os-term ends it in firmware, where -no-shutdown holds it.
