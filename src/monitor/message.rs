@@ -15,6 +15,16 @@ pub struct Version {
     pub micro: u64,
 }
 
+impl Version {
+    /// Whether it bears a command at any moment: QEMU 5.2 aborts over one
+    /// that comes while it shuts down (`aio_ctx_finalize` finds it queued);
+    /// 7.2 and later don't, and 6 is taken to be like them.
+    #[must_use]
+    pub const fn is_robust(self) -> bool {
+        self.major >= 6
+    }
+}
+
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}.{}", self.major, self.minor, self.micro)

@@ -71,6 +71,8 @@ impl Shared {
 enum Phase {
     /// Nothing has come yet.
     Greeting,
+    /// QEMU has said who it is, and is one that is better left alone.
+    Greeted,
     /// `qmp_capabilities` is on its way, with this id.
     Negotiating(u64),
     /// Commands are taken.
@@ -133,7 +135,28 @@ impl Monitor {
     /// # Errors
     /// As [`Monitor::execute`].
     pub fn ready(&mut self, deadline: Instant) -> Result<(), Error> {
+        self.greeted(deadline)?;
+        if self.phase == Phase::Greeted {
+            self.negotiate()?;
+        }
         self.until(deadline, |monitor| monitor.phase == Phase::Ready)
+    }
+
+    /// See QEMU's greeting. Whether it can be asked at any moment: before 6.0
+    /// a command that comes while QEMU shuts down aborts it, so such a QEMU
+    /// is asked nothing, not even for the opening exchange, until somebody
+    /// wants an answer.
+    ///
+    /// # Errors
+    /// As [`Monitor::execute`].
+    pub fn greeted(&mut self, deadline: Instant) -> Result<bool, Error> {
+        self.until(deadline, |monitor| monitor.phase != Phase::Greeting)?;
+        Ok(self.version.is_some_and(Version::is_robust))
+    }
+
+    fn negotiate(&mut self) -> Result<(), Error> {
+        self.phase = Phase::Negotiating(self.next_id);
+        self.send("qmp_capabilities", None).map(|_| ())
     }
 
     /// Whether QEMU said that it is about to end, and has not paused instead.
@@ -142,10 +165,11 @@ impl Monitor {
         self.ending
     }
 
-    /// Whether the opening exchange is over and the session is not.
+    /// Whether QEMU does its part of the opening exchange and the session is
+    /// not over.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.phase == Phase::Ready && self.broken.is_none()
+        matches!(self.phase, Phase::Ready | Phase::Greeted) && self.broken.is_none()
     }
 
     /// QEMU's version, from its greeting.
@@ -278,8 +302,10 @@ impl Monitor {
                     return Err(Error::Malformed("a second greeting".into()));
                 }
                 self.version = Some(version);
-                self.phase = Phase::Negotiating(self.next_id);
-                self.send("qmp_capabilities", None)?;
+                self.phase = Phase::Greeted;
+                if version.is_robust() {
+                    self.negotiate()?;
+                }
             }
             _ if self.phase == Phase::Greeting => {
                 return Err(Error::Malformed(format!(

@@ -278,6 +278,21 @@ fn garbage_of_every_kind_is_named_and_ends_the_session() {
 }
 
 #[test]
+fn an_old_qemu_is_told_nothing_before_something_is_asked() {
+    let (ours, peer) = script(|peer| {
+        peer.say(&GREETING.replace(r#""major": 7"#, r#""major": 5"#));
+        let first = peer.answer("{}");
+        assert_eq!(first["execute"], "qmp_capabilities");
+        peer.answer(r#"{"running": true, "status": "running"}"#);
+    });
+    let mut monitor = Monitor::new(ours).expect("a socket");
+    assert_eq!(monitor.greeted(soon()), Ok(false));
+    assert_eq!(monitor.drain(), Ok(Vec::new()));
+    assert!(monitor.query_status(soon()).is_ok_and(|status| status.running));
+    peer.join().expect("all was as expected");
+}
+
+#[test]
 fn a_peer_that_does_not_greet_first_is_no_qemu() {
     for line in ["SSH-2.0-OpenSSH", r#"{"return": {}, "id": 1}"#, r#"{"event": "STOP"}"#] {
         let (ours, peer) = script(move |peer| peer.say(line));

@@ -193,7 +193,13 @@ impl Observer {
                     false => START,
                 };
                 let end = start + patience;
-                let ready = monitor.ready(end.min(Instant::now() + SHORT_START / 3));
+                let deadline = end.min(Instant::now() + SHORT_START / 3);
+                let ready = match monitor.greeted(deadline) {
+                    // The first question does all of this.
+                    Ok(false) => return,
+                    Ok(true) => monitor.ready(deadline),
+                    Err(error) => Err(error),
+                };
                 if ready.is_ok() || !matches!(ready, Err(Silent)) || Instant::now() >= end {
                     break ready;
                 }

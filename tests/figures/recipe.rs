@@ -59,9 +59,11 @@ pub fn hung(words: &[&str]) -> Option<(Running, BufReader<std::process::ChildStd
 pub fn ask(guest: &Running, stderr: &mut impl BufRead) -> Vec<String> {
     kill(guest.pid(), Signal::SIGUSR1).expect("it runs");
     let mut lines = Vec::new();
-    while !lines.last().is_some_and(|line: &String| {
-        line.contains("end of report") || line.contains("not entered") || line.contains("not been")
-    }) {
+    // A failure is said in one line.
+    let is_last = |line: &String| {
+        line.contains("end of report") || (line.contains("qemu-logbuf: ") && !line.contains("────"))
+    };
+    while !lines.last().is_some_and(is_last) {
         let mut line = String::new();
         assert!(stderr.read_line(&mut line).expect("a line") > 0, "it ended");
         lines.push(line);
