@@ -42,7 +42,7 @@ pub fn hung(words: &[&str]) -> Option<(Running, BufReader<std::process::ChildStd
     let kernel = lab::stock_hung_in("register_early_udbg_console")?;
     let mut child = Command::new(lab::qemu_logbuf())
         .args(MACHINE)
-        .arg("-kernel")
+        .args(["-serial", "null", "-kernel"])
         .arg(kernel)
         .args(words)
         .env("NO_COLOR", "1")
@@ -61,7 +61,8 @@ pub fn ask(guest: &Running, stderr: &mut impl BufRead) -> Vec<String> {
     let mut lines = Vec::new();
     // A failure is said in one line.
     let is_last = |line: &String| {
-        line.contains("end of report") || (line.contains("qemu-logbuf: ") && !line.contains("────"))
+        line.contains("end of report")
+            || (line.contains("qemu-logbuf") && !line.contains(" records"))
     };
     while !lines.last().is_some_and(is_last) {
         let mut line = String::new();
@@ -129,6 +130,7 @@ impl Bare {
         let path = folder.path().join("qmp");
         let child = Command::new("qemu-system-ppc64")
             .args(MACHINE)
+            .args(["-serial", "null"])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", path.display()), "-kernel"])
             .arg(kernel)
             .stdin(Stdio::null())

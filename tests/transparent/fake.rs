@@ -195,7 +195,7 @@ fn store(single: bool, pause: usize) {
     let mut stdin = std::io::stdin().lock();
     while let Ok(len @ 1..) = stdin.read(&mut bytes) {
         stored.extend_from_slice(&bytes[..len]);
-        if memchr::memmem::find(&stored[stored.len().saturating_sub(128)..], b"END").is_some() {
+        if memchr::memmem::find(&stored[stored.len().saturating_sub(128)..], b"END\n").is_some() {
             break;
         }
         reads += 1;

@@ -47,7 +47,7 @@ pub fn cases() -> Vec<Case> {
             "umask 022; trap '' HUP; ulimit -n 256; exec 5</dev/null 44>x
              env --block-signal=USR2 $Q -M none -display none -nodefaults -pidfile p & ready; q=$(cat p)
              grep -E '^(Umask|SigIgn|SigBlk|Seccomp|NoNewPrivs|CapEff)' /proc/$q/status; cat /proc/$q/limits /proc/$q/oom_score_adj; readlink /proc/$q/cwd /proc/$q/fd/{5,44}
-             ls /proc/$q/fd | while read n; do [ $n -lt 200 ] && readlink /proc/$q/fd/$n | grep -qv eventfd && echo $n $(readlink /proc/$q/fd/$n | tr -d 0-9); done
+             ls /proc/$q/fd | while read n; do [ $n -lt 200 ] && readlink /proc/$q/fd/$n | grep -qvE 'eventfd|io_uring' && echo $n $(readlink /proc/$q/fd/$n | tr -d 0-9); done
              cat /proc/$q/comm; kill $!; wait $!; echo $?",
         ),
     ]);

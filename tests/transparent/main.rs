@@ -4,7 +4,8 @@
 //! `cargo test --test transparent [-- WORD…]` runs the cases whose names hold
 //! one of the words, and writes the table to `target/transparent.md`.
 //! The word `latency` measures how much later a key arrives.
-//! `QEMU_UNDER_TEST=PATH` names another QEMU.
+//! `QEMU_UNDER_TEST=PATH` names another QEMU, and
+//! `QEMU_LOGBUF_CASES=README.md` the file whose table gets a row of the result.
 
 mod bytes;
 #[path = "../common/mod.rs"]
@@ -18,9 +19,11 @@ mod process;
 mod run;
 mod stage;
 mod stdio;
+mod summary;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,7 +58,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let cases: Vec<Case> =
+    let all: Vec<Case> =
         [forms::cases(), stdio::cases(), jobs::cases(), inherited::cases(), process::cases()]
             .concat()
             .into_iter()
@@ -64,8 +67,13 @@ fn main() -> ExitCode {
                 words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str()))
             })
             .collect();
-    let names: BTreeSet<_> = cases.iter().map(|case| case.name).collect();
-    assert_eq!(names.len(), cases.len(), "two cases of one name");
+    let names: BTreeSet<_> = all.iter().map(|case| case.name).collect();
+    assert_eq!(names.len(), all.len(), "two cases of one name");
+    let major = stage.major();
+    let cases: Vec<Case> = all.iter().filter_map(|case| case.on(major)).collect();
+    for case in all.iter().filter(|case| case.on(major).is_none()) {
+        println!("skipped: {}: {} has no such thing", case.name, stage.version);
+    }
 
     if words == ["latency"] {
         return bytes::latency(&stage);
@@ -74,6 +82,9 @@ fn main() -> ExitCode {
     let rows = run_all(&stage, &cases);
     let table = table(&stage, &cases, &rows);
     let _ = std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/target/transparent.md"), &table);
+    if let Some(path) = std::env::var_os("QEMU_LOGBUF_CASES").filter(|_| words.is_empty()) {
+        summary::write(Path::new(&path), &stage.version, all.len() - cases.len(), &rows);
+    }
     let mut failed = 0;
     for (case, outcomes) in cases.iter().zip(&rows) {
         for (manner, outcome) in run::WRAPPED.iter().zip(outcomes) {

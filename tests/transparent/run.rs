@@ -69,12 +69,26 @@ pub struct Case {
     pub put_back: bool,
     /// What is drawn depends on the moment, and is not compared.
     pub drawn: bool,
+    /// The first and the last major version of QEMU's that has what it takes.
+    pub versions: [u32; 2],
+    /// Before this version, bare QEMU leaves a descriptor of the terminal
+    /// non-blocking; qemu-logbuf puts that back.
+    pub put_back_before: u32,
 }
 
 impl Case {
     /// In files.
     pub const fn files(name: &'static str, script: &'static str) -> Self {
-        Self { name, script, place: Place::Files, fake: None, put_back: false, drawn: false }
+        Self {
+            name,
+            script,
+            place: Place::Files,
+            fake: None,
+            put_back: false,
+            drawn: false,
+            versions: [0, u32::MAX],
+            put_back_before: 0,
+        }
     }
 
     /// In a terminal.
@@ -94,6 +108,30 @@ impl Case {
     /// Bare, the terminal stays as QEMU had it.
     pub const fn put_back(self) -> Self {
         Self { put_back: true, ..self }
+    }
+
+    /// From this major version of QEMU's on.
+    pub const fn since(self, major: u32) -> Self {
+        Self { versions: [major, self.versions[1]], ..self }
+    }
+
+    /// Up to the last major version before this one.
+    pub const fn before(self, major: u32) -> Self {
+        Self { versions: [self.versions[0], major - 1], ..self }
+    }
+
+    /// Before this major version, bare, the terminal stays non-blocking.
+    pub const fn put_back_before(self, major: u32) -> Self {
+        Self { put_back_before: major, ..self }
+    }
+
+    /// The case as it is for this major version, if it has what it takes.
+    pub const fn on(self, major: u32) -> Option<Self> {
+        if major < self.versions[0] || major > self.versions[1] {
+            return None;
+        }
+        let put_back = self.put_back || major < self.put_back_before;
+        Some(Self { put_back, ..self })
     }
 
     /// Drawn as time permits.

@@ -67,6 +67,12 @@ impl Stage {
         })
     }
 
+    /// The 7 of 7.2.22.
+    pub fn major(&self) -> u32 {
+        let number = self.version.split(' ').find_map(|word| word.split_once('.'));
+        number.and_then(|(major, _)| major.parse().ok()).expect("QEMU tells its version")
+    }
+
     /// PATH for a case.
     pub fn path(&self, manner: Manner, fake: bool) -> OsString {
         let qemu = if fake { &self.fake } else { &self.real };

@@ -177,7 +177,9 @@ fn on_a_terminal() -> Vec<Case> {
                 Type("{\"execute\":\"qmp_capabilities\"}\r"),
                 Wait("return"),
                 Type("{\"execute\":\"x-exit-preconfig\"}\r"),
-                Wait("return"),
+                // The reply comes before it or after, as the version has it.
+                Wait("RESUME"),
+                Ready,
                 Type("{\"execute\":\"quit\"}\r"),
             ],
         ),
@@ -195,12 +197,32 @@ fn on_a_terminal() -> Vec<Case> {
             "tty -runas nobody",
             "exec $Q -M none -display none -monitor stdio -runas nobody",
             &[Wait(PROMPT), Modes, Type("quit\r")],
-        ),
+        )
+        .before(10),
+        Case::terminal(
+            "tty -run-with user=nobody",
+            "exec $Q -M none -display none -monitor stdio -run-with user=nobody",
+            &[Wait(PROMPT), Modes, Type("quit\r")],
+        )
+        .since(10),
+        Case::terminal(
+            "tty -run-with chroot=",
+            "mkdir jail; exec $Q -M none -display none -monitor stdio -run-with chroot=jail",
+            &[Wait(PROMPT), Modes, Type("quit\r")],
+        )
+        .since(10),
+        Case::terminal(
+            "tty -run-with exit-with-parent=off",
+            "exec $Q -M none -display none -monitor stdio -run-with exit-with-parent=off",
+            &[Wait(PROMPT), Modes, Type("quit\r")],
+        )
+        .since(11),
         Case::terminal(
             "tty -chroot",
             "mkdir jail; exec $Q -M none -display none -monitor stdio -chroot jail",
             &[Wait(PROMPT), Modes, Type("quit\r")],
-        ),
+        )
+        .before(10),
         Case::terminal(
             "tty -display curses, resized",
             "exec $Q -M pseries -S -vga std -display curses",
@@ -214,7 +236,9 @@ fn on_a_terminal() -> Vec<Case> {
                 Type("quit\r"),
             ],
         )
-        .drawn(),
+        .drawn()
+        // Debian's 5.2 has it in a package of its own.
+        .since(6),
         Case::terminal(
             "tty a file name that leads to stdin",
             "exec $Q -M none -display none -nodefaults -chardev serial,id=c,path=/dev/stdin -mon chardev=c",
@@ -236,12 +260,14 @@ fn on_a_terminal() -> Vec<Case> {
             "tty stdout only, stdin a file",
             "printf 'info status\\nquit\\n' >in; exec $Q -M none -display none -monitor stdio <in",
             &[],
-        ),
+        )
+        .put_back_before(6),
         Case::terminal(
             "tty stdin read only",
             "exec $Q -M none -display none -monitor stdio <$(tty)",
             &[Wait(PROMPT), Modes, Type("quit\r")],
-        ),
+        )
+        .put_back_before(6),
         Case::terminal(
             "tty modes of the user's own are put back",
             "stty -echo -ixon erase ^H; exec $Q -M pseries -S -nographic",
