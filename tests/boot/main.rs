@@ -5,6 +5,7 @@ mod attach;
 mod events;
 mod guest;
 mod lab;
+mod live_ring;
 mod places;
 
 use std::ffi::OsString;
