@@ -15,4 +15,4 @@ pub use events::{Events, Follow};
 pub use key::{KeyChoice, KeySequence, QEMU_KEYS};
 pub use options::{Options, Request, Show, UsageError, request};
 pub use split::{Words, split};
-pub use words::{command, help};
+pub use words::{choices, command, help};

@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::events::{Events, Follow};
 use super::key::KeyChoice;
-use super::words::{WORDS, Word, command, variable};
+use super::words::{WORDS, Word, choices, command, variable};
 
 /// When to use colours, and how reports are written.
 pub use crate::report::{ColorChoice, Format};
@@ -160,7 +160,9 @@ pub fn request(
     if let Some((blame, text)) = value("expect") {
         let text = text.to_string_lossy().into_owned();
         if let Err(why) = regex_lite::Regex::new(&text) {
-            return Err(UsageError(format!("bad value for {blame}: {why}")));
+            return Err(UsageError(format!(
+                "bad value '{text}' for {blame}: {why}; put \\ before a character that is meant as it is"
+            )));
         }
         options.expect = Some(text).filter(|text| !text.is_empty());
     }
@@ -219,8 +221,7 @@ fn switch(blame: &str, text: &OsStr) -> Result<bool, UsageError> {
 
 /// One of the few values that a word may have.
 fn choice(name: &str, blame: &str, text: &OsStr) -> Result<&'static str, UsageError> {
-    let choices =
-        WORDS.iter().find(|word| word.name() == name).map_or(&[][..], |word| word.choices);
+    let choices = choices(name);
     choices.iter().copied().find(|choice| text == *choice).ok_or_else(|| {
         let text = text.to_string_lossy();
         let right = choices.iter().min_by_key(|choice| distance(choice, &text));
@@ -251,7 +252,7 @@ fn explain(error: &clap::Error) -> UsageError {
         (_, Some(word)) if word.value.is_some() => {
             format!("{plain} needs a value: {plain}={}", word.value.unwrap_or_default())
         }
-        (_, Some(_)) => format!("{plain} takes no value"),
+        (_, Some(_)) => format!("{plain} takes no value; write {plain} alone"),
         _ => format!("cannot read {plain}; --logbuf-help lists what there is"),
     })
 }
@@ -340,7 +341,10 @@ mod tests {
             read(&["--logbuf-vmlinux"], &[]),
             Err("--logbuf-vmlinux needs a value: --logbuf-vmlinux=FILE".to_owned())
         );
-        assert_eq!(read(&["--logbuf-help=x"], &[]), Err("--logbuf-help takes no value".to_owned()));
+        assert_eq!(
+            read(&["--logbuf-help=x"], &[]),
+            Err("--logbuf-help takes no value; write --logbuf-help alone".to_owned())
+        );
     }
 
     #[test]

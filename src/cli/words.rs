@@ -125,6 +125,13 @@ pub(super) fn variable(name: &str) -> String {
     format!("QEMU_LOGBUF_{}", name.replace('-', "_").to_ascii_uppercase())
 }
 
+/// The values that a word may have, by its name after `--logbuf-`; none where
+/// they are not few.
+#[must_use]
+pub fn choices(name: &str) -> &'static [&'static str] {
+    WORDS.iter().find(|word| word.name() == name).map_or(&[], |word| word.choices)
+}
+
 /// Our words, for the parser.
 #[must_use]
 pub fn command() -> Command {

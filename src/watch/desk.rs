@@ -252,7 +252,9 @@ impl Desk {
             let _ = poll(&mut [PollFd::new(self.done.as_fd(), PollFlags::POLLIN)], timeout);
         }
         if self.status.is_none() && success && self.unexpected {
-            self.plan.say("QEMU ended, and the log never said what --logbuf-expect names");
+            self.plan.say(
+                "QEMU ended, and the log never said what --logbuf-expect names; --logbuf-on=exit shows the log it ended with",
+            );
             return Some(status::UNEXPECTED);
         }
         self.status

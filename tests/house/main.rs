@@ -67,6 +67,87 @@ fn help_and_readme_speak_of_options_that_exist() {
     assert!(strange.is_empty(), "{strange:?}");
 }
 
+/// The values of a word that a completion must offer, and the program takes.
+fn fixed_values() -> Vec<(String, BTreeSet<String>)> {
+    let names = options().into_iter();
+    let all = names.map(|option| {
+        let choices = cli::choices(option.trim_start_matches("--logbuf-"));
+        (option, choices.iter().map(|choice| (*choice).to_owned()).collect::<BTreeSet<_>>())
+    });
+    all.filter(|(_, choices)| !choices.is_empty()).collect()
+}
+
+/// What a shell says, one word a line; `None` where there is no such shell.
+fn shell(name: &str, script: &str) -> Option<BTreeSet<String>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/completions");
+    match Command::new(name).args(["-c", script]).current_dir(folder).output() {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let text = String::from_utf8(output.stdout).expect("text");
+            let words = text.lines().map(|line| line.split('\t').next().unwrap_or_default());
+            // What precedes the value, and what a value follows.
+            let words =
+                words.map(|word| word.trim_end_matches('=').rsplit('=').next().unwrap_or(word));
+            Some(words.map(str::to_owned).collect())
+        }
+        Err(_) if std::env::var_os("CI").is_none() => {
+            eprintln!("skipped: no {name}");
+            None
+        }
+        Err(error) => panic!("{name}: {error}; tests/run-all installs it"),
+    }
+}
+
+#[test]
+fn bash_completes_every_option_and_value_and_no_other() {
+    let ask = |words: &str, last: usize| {
+        shell(
+            "bash",
+            &format!(
+                "source ./qemu-logbuf.bash; COMP_WORDS=(qemu-logbuf {words}); COMP_CWORD={last}
+                _qemu_logbuf qemu-logbuf; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+            ),
+        )
+    };
+    let Some(offered) = ask("--logbuf-", 1) else { return };
+    assert_eq!(offered, options());
+    for (option, values) in fixed_values() {
+        // As bash splits words, and as it does without = in COMP_WORDBREAKS.
+        assert_eq!(ask(&format!("{option} ="), 2).as_ref(), Some(&values), "{option}");
+        assert_eq!(ask(&format!("{option}="), 1).as_ref(), Some(&values), "{option}");
+    }
+    let others = "complete -W other qemu-system-ppc64; source ./qemu-logbuf.bash
+        complete -p qemu-system-ppc64";
+    let kept = shell("bash", others).expect("bash");
+    assert!(kept.iter().all(|line| line.contains("other")), "{kept:?}");
+}
+
+#[test]
+fn fish_completes_every_option_and_value_and_no_other() {
+    let ask = |words: &str| {
+        shell("fish", &format!("source ./qemu-logbuf.fish; complete -C 'qemu-logbuf {words}'"))
+    };
+    let Some(offered) = ask("--logbuf-") else { return };
+    assert_eq!(offered, options());
+    for (option, values) in fixed_values() {
+        assert_eq!(ask(&format!("{option}=")).as_ref(), Some(&values), "{option}");
+    }
+}
+
+#[test]
+fn zsh_completion_holds_every_option_and_value_and_no_other() {
+    let text = read("man/completions/_qemu-logbuf");
+    assert_eq!(mentioned(&text), options());
+    for (option, values) in fixed_values() {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{option}=*)")));
+        let offered =
+            line.and_then(|line| line.split_once("compadd ")).expect("a line of values").1;
+        let offered: BTreeSet<_> =
+            offered.trim_end_matches(" ;;").split(' ').map(str::to_owned).collect();
+        assert_eq!(offered, values, "{option}");
+    }
+}
+
 #[test]
 fn the_manual_is_well_formed() {
     let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/qemu-logbuf.1");
