@@ -131,7 +131,7 @@ fn with_qemus_pid_a_companion_answers() {
         qemu-system-ppc64 --logbuf-same-pid -M none -display none -nodefaults -pidfile p 2>err & q=$!
         ready
         echo "pid $((q == $(cat p)))"
-        companion() { for c in $(pgrep -x qemu-logbuf); do tr '\0' ' ' <"/proc/$c/cmdline" | grep -q -- "-pidfile p" && [ "$(readlink /proc/$c/cwd)" = / ] && echo $c; done; }
+        companion() { for c in $(pgrep -x qemu-logbuf); do tr '\0' ' ' <"/proc/$c/cmdline" | grep -q -- "-pidfile p" && [ "$(readlink /proc/$c/cwd)" = / ] && echo $c; done; true; }
         until c=$(companion) && [ -n "$c" ]; do sleep 0.02; done
         echo "parent $(sed -n 's/^PPid:.//p' /proc/$c/status)"
         echo "children $(cat /proc/$q/task/$q/children | wc -w)"

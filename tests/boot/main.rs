@@ -191,6 +191,8 @@ fn the_log_of_a_paused_guest_and_of_one_that_panicked_can_be_read() {
     let Some(stock) = lab::stock() else { return };
     // No root file system: it panics, and -no-shutdown holds it there.
     let guest = Guest::start(boot(&stock, &["-no-shutdown", "-append", "console=hvc0"]));
+    // A first question shows all, a second one only what is new.
+    until("the panic on the console", || guest.console().contains("rtas_os_term"));
     let report = guest.ask_until("rtas_os_term");
     assert!(report.contains("Kernel panic - not syncing: VFS"), "{report}");
     let console = messages(&guest.console());
