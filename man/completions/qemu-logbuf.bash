@@ -15,7 +15,7 @@ _qemu_logbuf() {
     case $name in
     --logbuf-color) COMPREPLY=($(compgen -P "$whole" -W 'auto always never' -- "$value")) ;;
     --logbuf-format) COMPREPLY=($(compgen -P "$whole" -W 'dmesg json raw' -- "$value")) ;;
-    --logbuf-show) COMPREPLY=($(compgen -P "$whole" -W 'all unseen' -- "$value")) ;;
+    --logbuf-show) COMPREPLY=($(compgen -P "$whole" -W 'new all unseen' -- "$value")) ;;
     --logbuf-follow) COMPREPLY=($(compgen -P "$whole" -W 'console all off' -- "$value")) ;;
     --logbuf-where) COMPREPLY=($(compgen -P "$whole" -W 'on off' -- "$value")) ;;
     --logbuf-on) COMPREPLY=($(compgen -P "$whole" -W 'stall panic reset shutdown exit' -- "$value")) ;;

@@ -7,7 +7,7 @@ complete -c qemu-logbuf -l logbuf-key -x -d 'the key that asks'
 complete -c qemu-logbuf -l logbuf-color -x -a 'auto always never' -d colours
 complete -c qemu-logbuf -l logbuf-output -r -d 'append reports to a file'
 complete -c qemu-logbuf -l logbuf-format -x -a 'dmesg json raw' -d 'how reports are written'
-complete -c qemu-logbuf -l logbuf-show -x -a 'all unseen' -d 'which records are shown'
+complete -c qemu-logbuf -l logbuf-show -x -a 'new all unseen' -d 'which records are shown'
 complete -c qemu-logbuf -l logbuf-on -x -a 'stall panic reset shutdown exit' -d 'report by itself on events'
 complete -c qemu-logbuf -l logbuf-stop-on -x -a 'stall panic reset' -d 'report and end QEMU on events'
 complete -c qemu-logbuf -l logbuf-expect -x -d 'end QEMU once the log says this'

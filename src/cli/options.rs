@@ -16,8 +16,10 @@ pub use crate::report::{ColorChoice, Format};
 /// Which records a report shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Show {
-    /// All that there are.
+    /// All at first, then what is new since the report before.
     #[default]
+    New,
+    /// All that there are, each time.
     All,
     /// Those that no console has printed.
     Unseen,
@@ -187,7 +189,8 @@ pub fn request(
     if let Some((blame, text)) = value("show") {
         options.show = match choice("show", &blame, &text)? {
             "unseen" => Show::Unseen,
-            _ => Show::All,
+            "all" => Show::All,
+            _ => Show::New,
         };
     }
     if let Some((blame, text)) = value("where") {
@@ -377,10 +380,11 @@ mod tests {
     #[test]
     fn what_reports_hold_is_chosen() {
         let usual = run(&[], &[]);
-        assert_eq!((usual.format, usual.show, usual.places), (Format::Dmesg, Show::All, true));
+        assert_eq!((usual.format, usual.show, usual.places), (Format::Dmesg, Show::New, true));
         let other =
             run(&["--logbuf-format=json", "--logbuf-where=off"], &[("QEMU_LOGBUF_SHOW", "unseen")]);
         assert_eq!((other.format, other.show, other.places), (Format::Json, Show::Unseen, false));
+        assert_eq!(run(&["--logbuf-show=all"], &[]).show, Show::All);
         let refused = read(&["--logbuf-format=xml"], &[]).expect_err("no format");
         assert!(refused.contains("dmesg, json, raw"));
     }

@@ -74,8 +74,8 @@ pub(super) const WORDS: &[Word] = &[
     one_of(
         "logbuf-show",
         "WHAT",
-        &["all", "unseen"],
-        "all records, or those that no console has printed [all]",
+        &["new", "all", "unseen"],
+        "records new since the report before, all, or those that no console printed [new]",
     ),
     word(
         "logbuf-on",

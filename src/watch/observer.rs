@@ -274,7 +274,7 @@ impl Observer {
         report.number = self.number;
         if matches!(question.subject, Subject::News | Subject::All) {
             let whole = report.clone();
-            if question.subject == Subject::News {
+            if question.subject == Subject::News && self.show != Show::All {
                 self.history.narrow(&mut report);
                 // A guest that hangs says nothing new: asked again, it is the
                 // log that is wanted.

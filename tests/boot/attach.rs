@@ -81,10 +81,10 @@ fn a_qemu_that_runs_already_is_reported_on_and_left_as_it_was() {
     until("the log", || {
         let (report, status) = report(std::slice::from_ref(&by_socket));
         text = report;
-        status == Some(0) && text.contains("Hardware name")
+        let chain = "register_early_udbg_console+0x8 ← setup_arch+0x16c ← ";
+        status == Some(0) && text.contains("Hardware name") && text.contains(chain)
     });
     assert!(text.contains("end of report"), "{text}");
-    assert!(text.contains("register_early_udbg_console+0x8 ← setup_arch+0x16c ← "), "{text}");
     assert!(text.contains(&format!("symbols of {}", hung.display())), "{text}");
     let by_pid = format!("--logbuf-attach={}", bare.child.id());
     let (again, status) = report(std::slice::from_ref(&by_pid));

@@ -58,6 +58,10 @@ fn a_signal_shows_every_early_message_of_a_stock_hang() {
     assert!(!report.contains('\x1b'), "no colours in a file");
     assert_eq!(messages(&guest.ask()), found, "asking again is possible");
     assert_eq!(guest.terminate(), Some(0));
+    // As a user's own is, without anything asked for: a hang says nothing new.
+    let guest = Guest::usual(boot(&hung, &[]));
+    let report = guest.ask_until("nothing is new since report #");
+    assert!(report.contains("Hardware name"), "{report}");
 }
 
 #[test]
@@ -191,8 +195,7 @@ fn the_log_of_a_paused_guest_and_of_one_that_panicked_can_be_read() {
     let Some(stock) = lab::stock() else { return };
     // No root file system: it panics, and -no-shutdown holds it there.
     let guest = Guest::start(boot(&stock, &["-no-shutdown", "-append", "console=hvc0"]));
-    // A first question shows all, a second one only what is new.
-    until("the panic on the console", || guest.console().contains("rtas_os_term"));
+    until("the panic on the console", || guest.console().contains("ret_from_kernel_thread"));
     let report = guest.ask_until("rtas_os_term");
     assert!(report.contains("Kernel panic - not syncing: VFS"), "{report}");
     let console = messages(&guest.console());
