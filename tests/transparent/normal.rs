@@ -41,7 +41,11 @@ pub fn normal_file(bytes: &[u8], directory: &Path) -> String {
 
 /// A line with the numbers after these words taken out.
 fn without_numbers(line: &str) -> String {
-    let mut line = line.replace("line 1:  ", "line 1: ");
+    // bash gives a process id five columns or more.
+    let mut line = match line.split_once("line 1: ") {
+        Some((head, tail)) => format!("{head}line 1: {}", tail.trim_start()),
+        None => line.to_owned(),
+    };
     for word in [
         "pid ",
         "/dev/pts/",
