@@ -36,21 +36,12 @@ impl Guest {
     /// records: else a second one has only what is new, and what is waited for
     /// may have been in the first.
     pub fn start<I: Into<OsString>>(words: impl IntoIterator<Item = I>) -> Self {
-        Self::with("all", words)
-    }
-
-    /// Start it as a user's own.
-    pub fn usual<I: Into<OsString>>(words: impl IntoIterator<Item = I>) -> Self {
-        Self::with("", words)
-    }
-
-    fn with<I: Into<OsString>>(show: &str, words: impl IntoIterator<Item = I>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let output = folder.path().join("console");
         let child = Command::new(super::lab::qemu_logbuf())
             .args(words.into_iter().map(Into::into))
             .env_remove("NO_COLOR")
-            .env("QEMU_LOGBUF_SHOW", show)
+            .env("QEMU_LOGBUF_SHOW", "all")
             .stdin(Stdio::null())
             .stdout(File::create(&output).expect("a file"))
             .stderr(File::create(folder.path().join("stderr")).expect("a file"))
