@@ -5,8 +5,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::errno::Errno;
@@ -337,15 +337,37 @@ pub fn stop_here() {
     }
 }
 
-/// Die by `signal` as the default action has it; returns where that signal
-/// does not kill.
-pub fn die_by(signal: Signal) {
+/// How a child has ended, as `waitpid(2)` says it; `None` while it has not.
+/// nix's own knows no real-time signals, and fails on them.
+///
+/// # Errors
+/// As `waitpid(2)`.
+pub fn take_end(child: Pid) -> io::Result<Option<ExitStatus>> {
+    let mut status = 0;
+    // SAFETY: waitpid writes one int, which outlives the call.
+    let ended = unsafe { libc::waitpid(child.as_raw(), &raw mut status, libc::WNOHANG) };
+    match ended {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        _ => Ok(Some(ExitStatus::from_raw(status))),
+    }
+}
+
+/// Die by the signal of this number as the default action has it; returns
+/// where that signal does not kill.
+pub fn die_by(signal: libc::c_int) {
     // The core that matters is QEMU's: ours would overwrite it.
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
-    // SAFETY: setting SIG_DFL installs no code of ours.
-    unsafe { libc::signal(signal as libc::c_int, libc::SIG_DFL) };
-    let _ = SigSet::from(signal).thread_unblock();
-    let _ = nix::sys::signal::raise(signal);
+    // SAFETY: setting SIG_DFL installs no code of ours; the set is one of
+    // ours, and raise touches no memory.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::raise(signal);
+    }
 }
 
 mod ioctl {

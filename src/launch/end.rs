@@ -1,27 +1,25 @@
 //! How QEMU ended, passed on as our own end.
 
-use std::process::ExitCode;
-
-use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// With an exit status.
     Exited(u8),
-    /// By a signal.
-    Killed(Signal),
+    /// By the signal of this number.
+    Killed(i32),
 }
 
 impl End {
     /// The end that `waitpid(2)` tells of, if it is one.
     #[must_use]
-    pub fn of(status: WaitStatus) -> Option<Self> {
-        match status {
+    pub fn of(status: ExitStatus) -> Option<Self> {
+        match (status.code(), status.signal()) {
             // Only the low 8 bits of a status ever reach a parent.
-            WaitStatus::Exited(_, status) => Some(Self::Exited((status & 0xff) as u8)),
-            WaitStatus::Signaled(_, signal, _) => Some(Self::Killed(signal)),
+            (Some(status), _) => Some(Self::Exited((status & 0xff) as u8)),
+            (_, Some(signal)) => Some(Self::Killed(signal)),
             _ => None,
         }
     }
@@ -34,7 +32,7 @@ impl End {
             Self::Killed(signal) => {
                 crate::sys::die_by(signal);
                 // A signal that does not kill us can't have killed QEMU.
-                ExitCode::from(128u8.wrapping_add(signal as u8))
+                ExitCode::from(128u8.wrapping_add((signal & 0x7f) as u8))
             }
         }
     }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::end::End;
@@ -150,15 +149,15 @@ impl Session {
                         relay.mirror_again();
                     }
                 }
-                Notice::Child => match waitpid(self.qemu, Some(WaitPidFlag::WNOHANG)) {
-                    Ok(status) => {
+                Notice::Child => match sys::take_end(self.qemu) {
+                    Ok(Some(status)) => {
                         if let Some(end) = End::of(status) {
                             return Some(end);
                         }
                     }
-                    Err(Errno::EINTR) => {}
-                    // Reaped, and killed by a signal without a name: one of
-                    // the real-time signals.
+                    Ok(None) => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    // There is no child any more, and nobody knows its end.
                     Err(_) => return Some(End::Exited(128)),
                 },
             }

@@ -80,6 +80,10 @@ pub fn cases() -> Vec<Case> {
             "$Q -M none -display none -nodefaults -pidfile p & ready; kill -KILL $(cat p); wait $!; echo $?",
         ),
         Case::files(
+            "QEMU itself killed by a real-time signal",
+            "for s in 34 64; do rm -f p; $Q -M none -display none -nodefaults -pidfile p & ready; kill -$s $(cat p); wait $!; echo $s $?; done; rm -f p",
+        ),
+        Case::files(
             "-daemonize, -pidfile and its monitor",
             "$Q -M none -display none -daemonize -pidfile p -monitor unix:m,server=on,wait=off; echo $?
              grep -E '^(Sig(Blk|Ign)|PPid)' /proc/$(cat p)/status; readlink /proc/$(cat p)/cwd /proc/$(cat p)/fd/{0,1,2}; ls /proc/$(cat p)/fd | wc -l >/dev/null
