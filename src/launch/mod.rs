@@ -75,7 +75,7 @@ impl fmt::Display for LaunchError {
             ),
             Self::Key(key) => write!(
                 f,
-                "bad value for --logbuf-key: {key} is QEMU's own; QEMU takes {} after its escape",
+                "bad value for --logbuf-key (or QEMU_LOGBUF_KEY): {key} is QEMU's own; QEMU takes {} after its escape",
                 String::from_utf8_lossy(QEMU_KEYS)
             ),
             Self::Exec(path, error) => write!(
