@@ -44,8 +44,9 @@ impl Pty {
     /// Run `bash -c script` in it, as the leader of a session of its own;
     /// `dress` adds to the command.
     pub fn spawn(&self, script: &str, dress: impl FnOnce(&mut Command)) -> io::Result<Child> {
-        let mut command = Command::new("setsid");
-        command.args(["--ctty", "bash", "-c", script]);
+        // Under nohup a hangup would mean nothing to any of it.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=HUP", "setsid", "--ctty", "bash", "-c", script]);
         dress(&mut command);
         command.stdin(Stdio::from(self.slave.try_clone()?));
         command.stdout(Stdio::from(self.slave.try_clone()?));
