@@ -150,12 +150,11 @@ impl Session {
                     }
                 }
                 Notice::Child => match sys::take_end(self.qemu) {
-                    Ok(Some(status)) => {
-                        if let Some(end) = End::of(status) {
+                    Ok(status) => {
+                        if let Some(end) = status.and_then(End::of) {
                             return Some(end);
                         }
                     }
-                    Ok(None) => {}
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     // There is no child any more, and nobody knows its end.
                     Err(_) => return Some(End::Exited(128)),
