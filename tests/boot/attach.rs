@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use object::{Object, ObjectSymbol};
 use qemu_logbuf::monitor::Monitor;
 
-use super::guest::{MACHINE, until};
+use super::guest::{MACHINE, in_time, until};
 use super::{lab, messages};
 
 /// A bare QEMU with a QMP socket.
@@ -98,8 +98,9 @@ fn a_qemu_that_runs_already_is_reported_on_and_left_as_it_was() {
     drop(monitor);
 }
 
-/// Follow a QEMU that runs, and what was shown of it when it, or we, ended.
-fn followed(kernel: &Path, until_shown: &str, by_hand: bool) -> (String, Option<i32>) {
+/// Follow a QEMU that runs to its end, or until this is shown and we are ended
+/// by hand; what was shown, and our status.
+fn followed(kernel: &Path, by_hand: Option<&str>) -> (String, Option<i32>) {
     let mut bare = Bare::start(kernel);
     let path = bare.folder.path().join("followed");
     let mut follower = Command::new(lab::qemu_logbuf())
@@ -110,13 +111,13 @@ fn followed(kernel: &Path, until_shown: &str, by_hand: bool) -> (String, Option<
         .spawn()
         .expect("it runs");
     let text = || std::fs::read_to_string(&path).expect("text");
-    until(until_shown, || text().contains(until_shown));
-    if by_hand {
+    if let Some(shown) = by_hand {
+        until(shown, || text().contains(shown));
         let pid = nix::unistd::Pid::from_raw(follower.id().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("a signal");
     }
     let status = follower.wait().expect("an end");
-    if by_hand {
+    if by_hand.is_some() {
         assert!(matches!(bare.child.try_wait(), Ok(None)), "QEMU goes on");
     }
     (text(), status.code())
@@ -126,20 +127,22 @@ fn followed(kernel: &Path, until_shown: &str, by_hand: bool) -> (String, Option<
 fn a_qemu_that_runs_already_is_followed_until_it_ends() {
     let Some(stock) = lab::stock() else { return };
     let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
-    // A panic ends QEMU, at once: its very words may be missed on a busy
-    // machine. A console before is on another terminal than ours.
-    let (text, status) = followed(&stock, "smp: Brought up", false);
-    assert_eq!(status, Some(0));
-    assert!(text.contains("] enabled"), "{text}");
-    // Each record once, from the first on.
-    let seqs: Vec<u64> = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|line| line["seq"].as_u64())
-        .collect();
-    assert!(seqs.len() > 100, "{text}");
-    assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>());
-    assert_eq!(followed(&hung, "Hardware name", true).1, Some(130));
+    // A panic ends QEMU. A console before is on another terminal than ours.
+    in_time("Kernel panic - not syncing", || {
+        let (text, status) = followed(&stock, None);
+        assert_eq!(status, Some(0));
+        assert!(text.contains("] enabled"), "{text}");
+        // Each record once, from the first on.
+        let seqs: Vec<u64> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter_map(|line| line["seq"].as_u64())
+            .collect();
+        assert!(seqs.len() > 100, "{text}");
+        assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>());
+        text
+    });
+    assert_eq!(followed(&hung, Some("Hardware name")).1, Some(130));
 }
 
 #[test]

@@ -32,16 +32,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Start it with these words on its command line, each report to show all
-    /// records: else a second one has only what is new, and what is waited for
-    /// may have been in the first.
+    /// Start it with these words on its command line.
     pub fn start<I: Into<OsString>>(words: impl IntoIterator<Item = I>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let output = folder.path().join("console");
         let child = Command::new(super::lab::qemu_logbuf())
             .args(words.into_iter().map(Into::into))
             .env_remove("NO_COLOR")
-            .env("QEMU_LOGBUF_SHOW", "all")
             .stdin(Stdio::null())
             .stdout(File::create(&output).expect("a file"))
             .stderr(File::create(folder.path().join("stderr")).expect("a file"))
@@ -82,10 +79,15 @@ impl Guest {
 
     /// Ask until the report says `what`.
     pub fn ask_until(&self, what: &str) -> String {
+        self.ask_until_it(what, |report| report.contains(what))
+    }
+
+    /// Ask until the report is as it is to be, which `what` says in words.
+    pub fn ask_until_it(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
         let mut report = String::new();
         until(what, || {
             report = self.ask();
-            report.contains(what)
+            is_so(&report)
         });
         report
     }
@@ -138,6 +140,20 @@ fn is_whole(report: &str) -> bool {
         } else {
             ours().count() > 0
         }
+}
+
+/// A run that must have been shown to its `last` line. QEMU does not wait for
+/// us at its end: on a machine where others are given the processor for all of
+/// the last milliseconds, those are lost. Not three times, though.
+pub fn in_time(last: &str, run: impl Fn() -> String) {
+    let mut shown = run();
+    for _ in 0..2 {
+        if shown.contains(last) {
+            return;
+        }
+        shown = run();
+    }
+    assert!(shown.contains(last), "to its last line: {shown}");
 }
 
 /// Wait until `done`.

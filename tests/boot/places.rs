@@ -111,10 +111,8 @@ fn a_hang_before_the_first_message_is_placed() {
 fn in_a_panic_one_processor_is_stuck_and_the_other_idle() {
     let Some((_folder, hung)) = hung_in("panic") else { return };
     let guest = Guest::start(boot(&hung, &["-smp", "2", "-append", "console=hvc0"]));
-    let mut report = String::new();
-    until("one that is stuck, and one that has nothing to do any more", || {
-        report = guest.ask_until("stuck in a branch to itself in panic+0x8");
-        report.contains(" idle in ")
+    let report = guest.ask_until_it("one that is stuck, and one that is idle", |report| {
+        report.contains("stuck in a branch to itself in panic+0x8") && report.contains(" idle in ")
     });
     let (stuck, idle) = match line(&report, 0) {
         cpu if cpu.contains("in panic") => (cpu, line(&report, 1)),
@@ -144,9 +142,7 @@ fn the_second_processor_in_a_loop_is_told_from_the_first_that_waits_for_it() {
     let guest = Guest::start(boot(&hung, &["-smp", "2"]));
     // It may just have come there, or have moved in the loop; and the first
     // one, in a loop of a few instructions, be met twice at the same.
-    let mut report = String::new();
-    until("one that is stuck, and one that is not", || {
-        report = guest.ask();
+    let report = guest.ask_until_it("one that is stuck, and one that is not", |report| {
         report.contains("stuck in start_secondary+0x2") && report.matches("stuck").count() == 1
     });
     let second = line(&report, 1);
@@ -179,10 +175,9 @@ fn a_healthy_kernel_that_waits_is_idle() {
     let Some(stock) = lab::stock() else { return };
     let words = ["-append", "console=hvc0 root=/dev/vda rootwait", "-smp", "2"];
     let guest = Guest::start(boot(&stock, &words));
-    let mut report = String::new();
-    until("a kernel that waits, and both its processors idle", || {
-        report = guest.ask_until("Waiting for root device");
-        [0, 1].iter().all(|cpu| line(&report, *cpu).contains(" idle in "))
+    let report = guest.ask_until_it("a kernel that waits, both processors idle", |report| {
+        report.contains("Waiting for root device")
+            && [0, 1].iter().all(|cpu| line(report, *cpu).contains(" idle in "))
     });
     for cpu in [line(&report, 0), line(&report, 1)] {
         assert!(cpu.contains(" idle in ") && !cpu.contains("stuck"), "{report}");

@@ -35,7 +35,6 @@ impl Run {
         let folder = tempfile::tempdir().expect("a folder");
         let child = command
             .env_remove("NO_COLOR")
-            .env("QEMU_LOGBUF_SHOW", "all")
             .stdin(Stdio::null())
             .stderr(File::create(folder.path().join("stderr")).expect("a file"))
             .spawn()
