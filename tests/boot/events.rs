@@ -1,9 +1,12 @@
 //! What happens without being asked about: reports of events, following, and
 //! verdicts by exit status.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use qemu_logbuf::monitor::Monitor;
 
 use super::guest::{Guest, MACHINE, Terminal, in_time, until};
 use super::{boot, lab, messages};
@@ -147,6 +150,29 @@ fn a_reset_ends_the_run_with_122_also_where_qemu_ends_on_it() {
             stderr
         });
     }
+}
+
+#[test]
+fn a_shutdown_is_reported_and_nothing_is_left_for_the_exit() {
+    let Some(stock) = lab::stock() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("qmp");
+    let option = format!("unix:{},server=on,wait=off", socket.display());
+    let append = "console=hvc0 root=/dev/vda rootwait";
+    let words = ["--logbuf-on=shutdown,exit", "-qmp", &option, "-append", append];
+    let mut guest = Guest::start(boot(&stock, &words));
+    until("a kernel that waits", || guest.console().contains("Waiting for root device"));
+    // Its power button; without a program to call, the kernel does it itself.
+    let socket = UnixStream::connect(socket).expect("a socket");
+    let soon = Instant::now() + Duration::from_secs(20);
+    let mut monitor = Monitor::connect(socket, soon).expect("QEMU's greeting");
+    monitor.execute("system_powerdown", None, soon).expect("pressed");
+    assert_eq!(guest.wait(), Some(0));
+    let stderr = guest.stderr();
+    let shutdowns = reports(&stderr, "shutdown");
+    assert_eq!(shutdowns.len(), 1, "{stderr}");
+    assert!(shutdowns[0].contains("Waiting for root device"), "{stderr}");
+    assert!(reports(&stderr, "exit").is_empty(), "{stderr}");
 }
 
 #[test]
