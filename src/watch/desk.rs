@@ -14,8 +14,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::effort::Handle;
 use super::observer::{Access, Observer};
+use super::orders::{Finding, Order, Ringer};
+use super::plan::{Plan, status};
 use super::question::Question;
-use super::vigil::{Finding, Order, Plan, Vigil, status};
+use super::vigil::Vigil;
 use crate::monitor::StdioUse;
 use crate::report::Report;
 use crate::terminal::Destination;
@@ -88,16 +90,12 @@ pub struct Desk {
     bell: UnixStream,
 }
 
-/// Who rings: the observer, done with an answer, or the vigil.
-const OBSERVER: u8 = 0;
-pub(super) const VIGIL: u8 = 1;
-
 /// Rings when dropped, whatever way a thread ends.
-struct Ring(UnixStream, u8);
+struct Ring(UnixStream, Ringer);
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        let _ = self.0.write(&[self.1]);
+        let _ = self.0.write(&[self.1.byte()]);
     }
 }
 
@@ -147,7 +145,7 @@ impl Desk {
         let (theirs, ours) = UnixStream::pair()?;
         theirs.set_nonblocking(true)?;
         ours.set_nonblocking(true)?;
-        let (bell, ring) = (self.bell.try_clone()?, Ring(self.bell.try_clone()?, VIGIL));
+        let (bell, ring) = (self.bell.try_clone()?, Ring(self.bell.try_clone()?, Ringer::Vigil));
         let plan = self.plan.clone();
         let task = move || {
             let _ring = ring;
@@ -223,7 +221,7 @@ impl Desk {
         let mut rung = [0; 16];
         let mut is_back = false;
         while let Ok(count @ 1..) = self.done.read(&mut rung) {
-            is_back |= rung.iter().take(count).any(|who| *who == OBSERVER);
+            is_back |= rung.iter().take(count).any(|who| *who == Ringer::Observer.byte());
         }
         self.take_findings();
         self.take_back(is_back);
@@ -336,7 +334,7 @@ impl Desk {
         self.seat = match std::mem::replace(&mut self.seat, Seat::Empty) {
             Seat::Free(mut observer) => {
                 let task = move || {
-                    let _ring = Ring(bell, OBSERVER);
+                    let _ring = Ring(bell, Ringer::Observer);
                     work(&mut observer);
                     observer
                 };

@@ -64,9 +64,11 @@ def ask(pid):
 
 
 def steady(text):
-    """Without what differs from one boot to the next: times, and ids."""
+    """A boot's console without what differs from one to the next: times, where
+    the stack is, and the order of what threads print."""
     text = re.sub(r"\[ *\d+\.\d+\]", "[T]", text)
-    return text.replace("\r", "")
+    text = re.sub(r"audit\([\d.]+|\d{4}-\d\d-\S+ UTC \(\d+|\[c[0-9a-f]{15}\] \[|\d+ms", "…", text)
+    return "\n".join(sorted(text.replace("\r", "").splitlines()))
 
 
 def compare(what, bare, wrapped):
