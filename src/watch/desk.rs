@@ -44,6 +44,8 @@ enum Task {
     Event { trigger: &'static str, note: String, ends: bool },
     /// What was found out already.
     Answered(Box<Report>),
+    /// Lines for the terminal, beneath what QEMU is printing there.
+    AfterQemu(String),
 }
 
 /// The vigil at work.
@@ -196,6 +198,15 @@ impl Desk {
         self.next();
     }
 
+    /// Write to the terminal beneath what QEMU prints for what it has read.
+    pub fn write_after_qemu(&mut self, lines: String) {
+        if self.waiting.len() < WAITING {
+            self.asked.store(true, Ordering::Relaxed);
+            self.waiting.push_back(Task::AfterQemu(lines));
+        }
+        self.next();
+    }
+
     /// Begin to show records at `destination` as they are printed, or stop.
     pub fn toggle_follow(&mut self, destination: Destination) {
         if let Err(error) = self.begin_watch() {
@@ -307,6 +318,7 @@ impl Desk {
         let place = match &task {
             Task::Asked(question) => question.destination.clone(),
             Task::Event { .. } | Task::Answered(_) => self.plan.destination(),
+            Task::AfterQemu(_) => Destination::Terminal,
         };
         if let Task::Event { ends, .. } = task {
             self.ends = ends;
@@ -325,6 +337,7 @@ impl Desk {
             }
             Task::Event { trigger, note, .. } => observer.answer_event(trigger, note, &place),
             Task::Answered(report) => observer.deliver(*report, &place),
+            Task::AfterQemu(lines) => observer.write_after_qemu(&lines, &place),
         });
     }
 

@@ -73,10 +73,18 @@ pub enum Origin {
     Stripped,
     /// A `-kernel` in the form U-Boot loads: no ELF, gzipped.
     UImage,
+    /// A zImage, as the kernel's own build wraps it.
+    ZImage,
+    /// The same where it was built, with the vmlinux it was made from.
+    BuildTree,
     /// A kernel that our command line does not name.
     Unnamed,
     /// The same, from the PReP partition of a disk.
     Disk,
+    /// The same, a zImage there.
+    DiskZImage,
+    /// The same, loaded from a disk by GRUB, which is in that partition.
+    Grub,
     /// The same, as QEMU's `-bios`.
     Firmware,
     /// The same, put into memory by `-device loader`.
@@ -92,19 +100,40 @@ impl Origin {
         match self {
             Self::Kernel => 0,
             Self::Map => 1,
-            Self::Packed | Self::UImage => 2,
+            Self::Packed | Self::UImage | Self::ZImage | Self::BuildTree => 2,
             Self::Stripped => 3,
-            Self::Unnamed | Self::Disk | Self::Firmware | Self::Loader => 4,
+            Self::Unnamed
+            | Self::Disk
+            | Self::DiskZImage
+            | Self::Grub
+            | Self::Firmware
+            | Self::Loader => 4,
             Self::Wrong(_) => 5,
+        }
+    }
+
+    /// Whether the kernel comes without QEMU's `-kernel`, and so without
+    /// `-append`.
+    pub const fn is_own(self) -> bool {
+        matches!(self, Self::Disk | Self::DiskZImage | Self::Grub | Self::Firmware | Self::Loader)
+    }
+
+    /// The file of the lab it needs beside the kernel, and in which folder,
+    /// where not the kernel's.
+    pub const fn needs(self) -> Option<(Option<&'static str>, &'static str)> {
+        match self {
+            Self::ZImage | Self::BuildTree | Self::DiskZImage => Some((None, "zImage.pseries")),
+            Self::Grub => Some((Some("grub"), "core.elf")),
+            _ => None,
         }
     }
 
     /// What the report's header says for the kernel; its beginning.
     pub const fn source(self, kernel: &Kernel) -> &'static str {
         match self {
-            Self::Kernel | Self::Wrong(_) | Self::Packed => "symbols of ",
+            Self::Kernel | Self::Wrong(_) | Self::Packed | Self::BuildTree => "symbols of ",
             Self::Map => "/",
-            Self::Stripped | Self::UImage if kernel.kallsyms_all => "kallsyms of ",
+            Self::Stripped | Self::UImage | Self::ZImage if kernel.kallsyms_all => "kallsyms of ",
             _ if kernel.kallsyms_all => "kallsyms in guest memory",
             _ => "a scan of guest memory",
         }
@@ -234,7 +263,8 @@ pub struct Cell {
 /// Every cell, row by row.
 pub fn all() -> Vec<Cell> {
     use self::Origin::{
-        Disk, Firmware, Kernel, Loader, Map, Packed, Stripped, UImage, Unnamed, Wrong,
+        BuildTree, Disk, DiskZImage, Firmware, Grub, Kernel, Loader, Map, Packed, Stripped, UImage,
+        Unnamed, Wrong, ZImage,
     };
     let rows: &[(&'static self::Kernel, &'static Machine, &[Origin])] = &[
         (
@@ -248,6 +278,7 @@ pub fn all() -> Vec<Cell> {
         (&BOOKWORM, &MANY, &[Kernel, Unnamed]),
         (&BOOKWORM, &LARGE_LONG, &[Unnamed]),
         (&BOOKWORM, &SLOF, &[Kernel, Unnamed]),
+        (&BOOKWORM, &DISK, &[Grub]),
         (&BOOKWORM, &POWERNV8, &[Kernel]),
         (&BOOKWORM, &POWERNV9, &[Kernel, Stripped, Loader]),
         (&BOOKWORM, &POWERNV10, &[Kernel]),
@@ -258,12 +289,12 @@ pub fn all() -> Vec<Cell> {
         (&SID, &LONG, &[Unnamed]),
         (&SID, &POWER11, &[Kernel, Unnamed]),
         (&SID, &POWERNV10, &[Kernel]),
-        (&LE64_5_10, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
+        (&LE64_5_10, &VOF, &[Kernel, Map, Packed, ZImage, BuildTree, Stripped, Unnamed]),
         (&BE64_6_1, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed, Wrong("bookworm")]),
         (&BE64_6_1, &POWER7, &[Kernel, Unnamed]),
         (&BE64_6_1, &POWER8, &[Kernel]),
         (&BE64_6_1, &LONG, &[Kernel, Unnamed]),
-        (&BE64_6_1, &DISK, &[Disk]),
+        (&BE64_6_1, &DISK, &[Disk, DiskZImage]),
         (&RELOCATED, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_5_10, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_4_4, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
