@@ -10,6 +10,7 @@ mod decode;
 #[allow(dead_code, reason = "shared with the tests of real guests")]
 mod lab;
 mod recipe;
+mod scan;
 
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ fn main() {
         ("answer", recipe::answer),
         ("ring", decode::ring),
         ("records", decode::records),
+        ("scan", scan::scan),
         ("start", carry::start),
         ("boot", carry::boot),
         ("idle", carry::idle),
