@@ -17,9 +17,10 @@ use nix::sys::socket::{getsockopt, sockopt};
 use serde_json::json;
 
 use super::observer::Observer;
+use super::plan::Plan;
 use super::question::{Question, Subject};
 use super::sources::Sources;
-use super::vigil::{Plan, Vigil};
+use super::vigil::Vigil;
 use crate::cli::Options;
 use crate::launch::fields;
 use crate::monitor::{self, Monitor};

@@ -130,6 +130,20 @@ fn an_empty_ring_is_empty_in_every_layout() {
 }
 
 #[test]
+fn a_ring_set_up_before_its_descriptors_is_empty() {
+    for plan in plans() {
+        let mut writer = RingWriter::new(plan);
+        let descs = writer.infos_at() - writer.descs_at();
+        writer.sheet.put(writer.descs_at(), &vec![0; descs]);
+        let image = writer.sheet.image();
+        let view = writer.sheet.view(&image);
+        let ring = Ring::open(&view, writer.prb()).expect("well-formed");
+        assert!(ring.is_empty(), "{plan:?}");
+        assert!(ring.read(&view).expect("readable").entries.is_empty(), "{plan:?}");
+    }
+}
+
+#[test]
 fn every_layout_is_read_from_the_first_record_to_many_rounds() {
     for plan in plans() {
         let mut writer = RingWriter::new(plan);
