@@ -469,3 +469,27 @@ pub fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the caller got it from the kernel and hands over its only copy.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
+
+/// Work on many bytes that gains from wide vectors.
+pub trait Vectorised {
+    /// Do it. To be inlined with all it calls: only what is compiled into
+    /// [`with_vectors`] has them.
+    fn run(self);
+}
+
+/// Run `work` compiled for the vectors this processor has, where the build
+/// may assume only those that all of its kind have.
+pub fn with_vectors(work: impl Vectorised) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn wide(work: impl Vectorised) {
+            work.run();
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has the one feature the function needs.
+            return unsafe { wide(work) };
+        }
+    }
+    work.run();
+}

@@ -12,13 +12,14 @@ use super::guest::{MACHINE, in_time, until};
 use super::{lab, messages};
 
 /// A bare QEMU with a QMP socket.
-struct Bare {
+pub struct Bare {
     child: Child,
-    folder: tempfile::TempDir,
+    /// For what is saved of it.
+    pub folder: tempfile::TempDir,
 }
 
 impl Bare {
-    fn start(kernel: &Path) -> Self {
+    pub fn start(kernel: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let option = format!("unix:{},server=on,wait=off", folder.path().join("qmp").display());
         let child = Command::new("qemu-system-ppc64")
@@ -35,11 +36,11 @@ impl Bare {
         bare
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.folder.path().join("qmp")
     }
 
-    fn monitor(&self) -> Monitor {
+    pub fn monitor(&self) -> Monitor {
         let socket = UnixStream::connect(self.socket()).expect("a socket");
         Monitor::connect(socket, soon()).expect("QEMU's greeting")
     }
@@ -52,7 +53,7 @@ impl Drop for Bare {
     }
 }
 
-fn soon() -> Instant {
+pub fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
@@ -61,7 +62,8 @@ fn ours(words: &[String]) -> Output {
     command.args(words).stdin(Stdio::null()).output().expect("qemu-logbuf runs")
 }
 
-fn report(words: &[String]) -> (String, Option<i32>) {
+/// The report that the program gives with these words, and its status.
+pub fn report(words: &[String]) -> (String, Option<i32>) {
     let output = ours(words);
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
 }

@@ -2,11 +2,14 @@
 //! held against what the same kernel prints by itself.
 
 mod attach;
+mod boards;
+mod damage;
 mod events;
 mod guest;
 mod lab;
 mod live_ring;
 mod places;
+mod zimage;
 
 use std::ffi::OsString;
 use std::path::Path;

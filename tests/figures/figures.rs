@@ -11,6 +11,7 @@ mod keystroke;
 #[allow(dead_code, reason = "shared with the tests of real guests")]
 mod lab;
 mod recipe;
+mod scan;
 
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ fn main() {
         ("answer", recipe::answer),
         ("ring", decode::ring),
         ("records", decode::records),
+        ("scan", scan::scan),
         ("start", carry::start),
         ("boot", carry::boot),
         ("idle", carry::idle),
