@@ -31,6 +31,13 @@ pub use message::{Event, Message, Version, parse};
 pub use wire::LONGEST_LINE;
 use wire::Wire;
 
+/// The command that runs a command of the human monitor.
+const HMP: &str = "human-monitor-command";
+
+/// A command that is on its way.
+#[derive(Debug)]
+pub struct Begun(u64);
+
 /// How many events wait for [`Monitor::drain`] before the oldest is dropped.
 pub const EVENTS_KEPT: usize = 1024;
 
@@ -90,6 +97,8 @@ pub struct Monitor {
     /// `answered .. next_id` are outstanding, as QEMU answers in order.
     answered: u64,
     reply: Option<Result<Value, Error>>,
+    /// The command that was begun, and its reply once that has come.
+    begun: Option<(u64, Option<Result<Value, Error>>)>,
     events: VecDeque<Event>,
     dropped: u64,
     /// Why the session is over, once it is.
@@ -113,6 +122,7 @@ impl Monitor {
             next_id: 1,
             answered: 1,
             reply: None,
+            begun: None,
             events: VecDeque::new(),
             dropped: 0,
             broken: None,
@@ -224,8 +234,41 @@ impl Monitor {
     /// # Errors
     /// As [`Monitor::execute`].
     pub fn hmp(&mut self, command_line: &str, deadline: Instant) -> Result<String, Error> {
-        let arguments = json!({ "command-line": command_line });
-        match self.execute("human-monitor-command", Some(arguments), deadline)? {
+        let value = self.execute(HMP, Some(json!({ "command-line": command_line })), deadline)?;
+        self.text(value)
+    }
+
+    /// Send a command of the human monitor, and do something else until its
+    /// reply is asked for by [`Monitor::finish`]. One at a time: another one
+    /// takes its place. `None`, with nothing sent, where QEMU is not known to
+    /// be at leisure: then [`Monitor::hmp`] waits as long as it may.
+    pub fn begin(&mut self, command_line: &str) -> Option<Begun> {
+        self.take_in().ok()?;
+        let is_free = self.phase == Phase::Ready && self.answered == self.next_id && !self.ending;
+        if !is_free {
+            return None;
+        }
+        let id = self.send(HMP, Some(json!({ "command-line": command_line }))).ok()?;
+        self.begun = Some((id, None));
+        Some(Begun(id))
+    }
+
+    /// What the command that was begun prints.
+    ///
+    /// # Errors
+    /// As [`Monitor::hmp`]; [`Error::Silent`] too where another command was
+    /// begun since.
+    pub fn finish(&mut self, Begun(id): Begun, deadline: Instant) -> Result<String, Error> {
+        self.until(deadline, |monitor| monitor.answered > id)?;
+        match self.begun.take_if(|(begun, _)| *begun == id) {
+            Some((_, Some(reply))) => self.text(reply?),
+            _ => Err(Error::Silent),
+        }
+    }
+
+    /// What a command of the human monitor printed.
+    fn text(&mut self, value: Value) -> Result<String, Error> {
+        match value {
             Value::String(text) => Ok(text),
             other => Err(self.fail(Error::Malformed(format!(
                 "human-monitor-command gave {}",
@@ -349,6 +392,8 @@ impl Monitor {
         if self.phase == Phase::Negotiating(id) {
             result?;
             self.phase = Phase::Ready;
+        } else if let Some((_, reply)) = self.begun.as_mut().filter(|(begun, _)| *begun == id) {
+            *reply = Some(result);
         } else {
             self.reply = Some(result);
         }

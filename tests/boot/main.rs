@@ -4,6 +4,7 @@
 mod attach;
 mod events;
 mod guest;
+mod initramfs;
 mod lab;
 mod live_ring;
 mod places;
