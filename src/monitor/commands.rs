@@ -152,6 +152,11 @@ impl Monitor {
         self.hmp(REGISTERS, deadline)
     }
 
+    /// Prepare for the question, by [`Monitor::type_ahead`].
+    pub fn prepare_registers(&mut self) {
+        self.type_ahead(REGISTERS);
+    }
+
     /// Ask for them, and do something else until [`Monitor::finish`].
     pub fn begin_registers(&mut self) -> Option<Begun> {
         self.begin(REGISTERS)

@@ -371,3 +371,30 @@ fn a_command_that_was_begun_and_given_up_on_holds_up_nobody() {
     drop(monitor);
     peer.join().expect("the peer");
 }
+
+#[test]
+fn a_command_that_was_typed_ahead_is_sent_once_and_holds_up_no_other() {
+    let (mut monitor, peer) = connected(|peer| {
+        assert_eq!(peer.answer(r#""CPU#0""#)["arguments"]["command-line"], "info registers -a");
+        assert_eq!(peer.answer(r#""CPU#1""#)["arguments"]["command-line"], "info registers -a");
+        assert_eq!(peer.answer(r#"{"arch": "ppc64"}"#)["execute"], "query-target");
+        assert_eq!(peer.hear(), Value::Null);
+    });
+    monitor.prepare_registers();
+    monitor.prepare_registers();
+    let begun = monitor.begin_registers().expect("it is at leisure");
+    assert_eq!(monitor.finish(begun, soon()).as_deref(), Ok("CPU#0"));
+    monitor.prepare_registers();
+    assert_eq!(monitor.query_target(soon()).as_deref(), Ok("ppc64"), "and not the registers");
+    assert_eq!(monitor.drain(), Ok(Vec::new()));
+    drop(monitor);
+    peer.join().expect("the peer");
+}
+
+#[test]
+fn a_reply_to_what_is_only_typed_ahead_is_no_reply() {
+    let (mut monitor, peer) = connected(|peer| peer.say(r#"{"return": "CPU#0", "id": 2}"#));
+    monitor.prepare_registers();
+    peer.join().expect("the peer");
+    assert!(matches!(monitor.query_target(soon()), Err(Error::Malformed(_) | Error::Gone)));
+}

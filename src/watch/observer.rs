@@ -222,6 +222,14 @@ impl Observer {
             let mapped = link.memory.refresh();
             trace!("stdio {:?}, memory {mapped:?}", self.stdio);
         }
+        self.expect_question();
+    }
+
+    /// Have QEMU prepared for the next question as far as it can be.
+    fn expect_question(&self) {
+        if let (true, Ok(link)) = (self.places, &self.link) {
+            link.monitor.lock().prepare_registers();
+        }
     }
 
     /// Ask QEMU what it is, as far as it has not said so.
@@ -250,6 +258,7 @@ impl Observer {
         let report = self.report(question);
         let written = self.press.put(&report, &question.destination);
         trace!("answered {question:?} in {:?}", start.elapsed());
+        self.expect_question();
         written && report.log().is_some()
     }
 
