@@ -43,6 +43,8 @@ pub fn start(way: &str) -> Answerer {
 pub fn serve(way: &OsStr) {
     let mut asked = SigSet::empty();
     asked.add(Signal::SIGUSR1);
+    // Its owner's word to end, with its QEMU.
+    asked.add(Signal::SIGTERM);
     asked.thread_block().expect("blocked");
     let kernel = lab::stock_hung_in("register_early_udbg_console").expect("there already");
     let bare = Bare::start(&kernel);
@@ -51,7 +53,7 @@ pub fn serve(way: &OsStr) {
     let with_registers = way == "registers";
     eprintln!("ready");
     let mut buf = transfer.room();
-    while asked.wait().is_ok() {
+    while asked.wait() == Ok(Signal::SIGUSR1) {
         let begun = with_registers.then(|| bare.monitor.lock().begin_registers());
         transfer.once(&memory, &mut buf);
         if let Some(begun) = begun {
