@@ -82,7 +82,7 @@ pub fn idle() {
     let woken = (after.0 - before.0) as f64;
     hold("wake-ups in 60 s without a question", woken, Aim::Most(0.0));
     hold("threads", after.1 as f64, Aim::Most(1.0));
-    hold("resident, kB, after some reports", resident(), Aim::Most(4096.0));
+    hold("resident, kB", resident(), Aim::Most(4096.0));
     for _ in 0..100 {
         guest.ask();
     }

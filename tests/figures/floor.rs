@@ -45,9 +45,10 @@ pub fn serve(way: &OsStr) {
     asked.add(Signal::SIGUSR1);
     // Its owner's word to end, with its QEMU.
     asked.add(Signal::SIGTERM);
-    asked.thread_block().expect("blocked");
     let kernel = lab::stock_hung_in("register_early_udbg_console").expect("there already");
     let bare = Bare::start(&kernel);
+    // QEMU, which would inherit it, is to hear signals.
+    asked.thread_block().expect("blocked");
     let memory = bare.memory();
     let transfer = bare.transfer(&memory);
     let with_registers = way == "registers";
