@@ -195,7 +195,7 @@ fn start(
     let pid = Pid::from_raw(child.id().try_into().unwrap_or(0));
     crate::trace!("QEMU runs as {pid}");
     let signals = Signals::catch(&inheritance)?;
-    held.release(signals::NEEDED)?;
+    held.release(signals::NEEDED, signals::HELD)?;
     inheritance.close_descriptors();
     if line.exit_with_parent {
         follow(parent);
@@ -205,7 +205,8 @@ fn start(
 
     let observer = Observer::new(sources, channel, pid, &options);
     let desk = Desk::open(observer, Plan::new(&options))?;
-    let mut session = Session { qemu: pid, signals, relay, mirrored: false, keys, desk };
+    let mut session =
+        Session { qemu: pid, signals, relay, mirrored: false, keys, help_until: None, desk };
     let end = session.run();
     // Others may have the terminal too: what this QEMU left alone is theirs.
     let used = line.reads_stdin_unseen || line.stdio != StdioUse::None;

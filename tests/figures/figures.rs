@@ -13,11 +13,13 @@ mod floor;
 mod hung;
 #[path = "../boot/initramfs.rs"]
 mod initramfs;
+mod keystroke;
 #[path = "../boot/lab.rs"]
 #[allow(dead_code, reason = "shared with the tests of real guests")]
 mod lab;
 mod lx;
 mod recipe;
+mod scan;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +33,9 @@ const MACHINE: &[&str] =
 static MISSED: AtomicUsize = AtomicUsize::new(0);
 
 fn main() {
+    if std::env::var_os(keystroke::FAKE).is_some() {
+        return keystroke::fake();
+    }
     if let Some(way) = std::env::var_os(floor::WAY) {
         return floor::serve(&way);
     }
@@ -48,11 +53,13 @@ fn main() {
         ("lx-dmesg", lx::answer),
         ("ring", decode::ring),
         ("records", decode::records),
+        ("scan", scan::scan),
         ("start", carry::start),
         ("boot", carry::boot),
         ("console", console::rate),
         ("idle", carry::idle),
         ("follow", carry::follow),
+        ("keystroke", keystroke::keystroke),
         ("binary", carry::binary),
     ];
     for (name, measure) in figures.iter().filter(|(name, _)| name.contains(&word)) {

@@ -50,7 +50,7 @@ pub fn serve(way: &OsStr) {
     // QEMU, which would inherit it, is to hear signals.
     asked.thread_block().expect("blocked");
     let memory = bare.memory();
-    let transfer = bare.transfer(&memory);
+    let transfer = transfer(&memory, &names(&kernel));
     let with_registers = way == "registers";
     eprintln!("ready");
     let mut buf = transfer.room();
@@ -75,7 +75,6 @@ pub struct Bare {
     pub folder: tempfile::TempDir,
     pub monitor: Shared,
     scratch: std::fs::File,
-    names: Names,
 }
 
 /// Memory that notes what is read.
@@ -124,6 +123,11 @@ impl Transfer {
 
 impl Bare {
     pub fn start(kernel: &Path) -> Self {
+        Self::with(&["-kernel", kernel.to_str().expect("a plain path")])
+    }
+
+    /// One with these words after those of the machine.
+    pub fn with(words: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("qmp");
         // Inherited, for pmemsave.
@@ -131,8 +135,8 @@ impl Bare {
         let child = Command::new("qemu-system-ppc64")
             .args(MACHINE)
             .args(["-serial", "null"])
-            .args(["-qmp", &format!("unix:{},server=on,wait=off", path.display()), "-kernel"])
-            .arg(kernel)
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", path.display())])
+            .args(words)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -145,8 +149,7 @@ impl Bare {
             }
         };
         let monitor = Shared::new(Monitor::connect(stream, soon()).expect("a greeting"));
-        let names = Elf::open(kernel).and_then(|elf| elf.names()).expect("names");
-        Self { qemu, folder, monitor, scratch, names }
+        Self { qemu, folder, monitor, scratch }
     }
 
     /// The guest's memory, read out of QEMU's.
@@ -159,25 +162,30 @@ impl Bare {
         memory.refresh().expect("QEMU tells");
         memory
     }
+}
 
-    /// A report of the log alone, as the launcher makes it.
-    pub fn report(&self, memory: &dyn Memory) -> Option<Vec<u8>> {
-        let arch = self.names.arch.expect("an architecture");
-        let view = View::new(memory, arch, AddressRule::Linear64);
-        identify(memory, arch, &self.names).ok()?;
-        let log = locate(&view, &self.names, 0).ok()?.read(&view).ok()?;
-        log.records().find(|record| record.text.starts_with(b"Hardware name"))?;
-        Some(report::render(&Report::new(Verdict::Log(log)), Format::Dmesg, Style::default()))
-    }
+/// The names of a kernel, for a report.
+pub fn names(kernel: &Path) -> Names {
+    Elf::open(kernel).and_then(|elf| elf.names()).expect("names")
+}
 
-    /// What a report of the whole log takes, once that is there.
-    pub fn transfer(&self, memory: &LiveMemory) -> Transfer {
-        loop {
-            let noted = Noted(memory, RefCell::default());
-            if let Some(report) = self.report(&noted) {
-                break Transfer { reads: noted.1.into_inner(), report };
-            }
-            std::thread::sleep(Duration::from_millis(50));
+/// A report of the log alone, as the launcher makes it.
+pub fn report(memory: &dyn Memory, names: &Names) -> Option<Vec<u8>> {
+    let arch = names.arch.expect("an architecture");
+    let view = View::new(memory, arch, AddressRule::Linear64);
+    identify(memory, arch, names).ok()?;
+    let log = locate(&view, names, 0).ok()?.read(&view).ok()?;
+    log.records().find(|record| record.text.starts_with(b"Hardware name"))?;
+    Some(report::render(&Report::new(Verdict::Log(log)), Format::Dmesg, Style::default()))
+}
+
+/// What a report of the whole log takes, once that is there.
+pub fn transfer(memory: &LiveMemory, names: &Names) -> Transfer {
+    loop {
+        let noted = Noted(memory, RefCell::default());
+        if let Some(report) = report(&noted, names) {
+            break Transfer { reads: noted.1.into_inner(), report };
         }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -24,11 +24,12 @@ pub fn answer() {
     let kernel = lab::stock_hung_in("register_early_udbg_console").expect("there already");
     let bare = Bare::start(&kernel);
     let memory = bare.memory();
-    let transfer = bare.transfer(&memory);
+    let names = floor::names(&kernel);
+    let transfer = floor::transfer(&memory, &names);
     let by_process = transfer.time(&memory);
     memory.forbid_process();
     let by_save = transfer.time(&memory);
-    let made = || drop(black_box(bare.report(&memory).expect("a report")));
+    let made = || drop(black_box(floor::report(&memory, &names).expect("a report")));
     let made_by_save = median((0..ROUNDS).map(|_| time(made)).collect());
     let recipe = median((0..9).map(|_| time(|| bare.recipe(&kernel))).collect());
 
