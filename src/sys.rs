@@ -14,6 +14,17 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::{ForkResult, Pid};
 
+/// Why the host refused, in its own words: what `error` displays, without the
+/// number behind, which says nothing to a user.
+#[must_use]
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match (error.raw_os_error(), text.rfind(" (os error ")) {
+        (Some(_), Some(end)) => text[..end].to_owned(),
+        _ => text,
+    }
+}
+
 /// What the Rust runtime changes before `main`, as it was before: bit `n`
 /// (0 to 2) is set where descriptor `n` was closed, bit 3 where SIGPIPE was
 /// ignored.
@@ -457,4 +468,28 @@ pub fn own(fd: RawFd) -> OwnedFd {
     use std::os::fd::FromRawFd;
     // SAFETY: the caller got it from the kernel and hands over its only copy.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Work on many bytes that gains from wide vectors.
+pub trait Vectorised {
+    /// Do it. To be inlined with all it calls: only what is compiled into
+    /// [`with_vectors`] has them.
+    fn run(self);
+}
+
+/// Run `work` compiled for the vectors this processor has, where the build
+/// may assume only those that all of its kind have.
+pub fn with_vectors(work: impl Vectorised) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn wide(work: impl Vectorised) {
+            work.run();
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has the one feature the function needs.
+            return unsafe { wide(work) };
+        }
+    }
+    work.run();
 }

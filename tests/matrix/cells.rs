@@ -163,6 +163,8 @@ kernel!(PPC32_CALLER, "ppc32-6.1-caller", "built, ppc, `PRINTK_CALLER`", true);
 kernel!(E500, "e500-6.1", "built, ppc64, Book3E", true);
 kernel!(E500MC, "e500mc-6.1", "built, ppc, e500mc", true);
 
+kernel!(PPC44X, "ppc44x-6.1", "built, ppc, 44x", true);
+
 const PPC64: &str = "qemu-system-ppc64";
 const PPC: &str = "qemu-system-ppc";
 const HVC: &str = "console=hvc0 ignore_loglevel printk.time=1";
@@ -249,6 +251,9 @@ static E6500: Machine =
 static E500MC_BOARD: Machine =
     machine("ppce500, e500mc", &["-M", "ppce500", "-cpu", "e500mc", "-m", "256"], SERIAL);
 
+static BAMBOO: Machine = narrow(machine("bamboo", &["-M", "bamboo"], SERIAL));
+static SAM460EX: Machine = narrow(machine("sam460ex", &["-M", "sam460ex"], SERIAL));
+
 /// One cell.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell {
@@ -306,6 +311,8 @@ pub fn all() -> Vec<Cell> {
         (&E500, &E5500, &[Kernel, Map, Packed, Stripped, UImage, Firmware, Unnamed]),
         (&E500, &E6500, &[Kernel, Unnamed]),
         (&E500MC, &E500MC_BOARD, &[Kernel, Map, Packed, Stripped, UImage, Firmware]),
+        (&PPC44X, &BAMBOO, &[Kernel, Map, Packed, UImage, Stripped, Unnamed]),
+        (&PPC44X, &SAM460EX, &[Kernel, UImage, Stripped, Unnamed]),
     ];
     let cells = |&(kernel, machine, from): &(_, _, &[Origin])| {
         from.iter().map(move |&from| Cell { kernel, machine, from }).collect::<Vec<_>>()
