@@ -21,7 +21,7 @@ HUNG = os.environ["HUNG_KERNEL"]
 MACHINE = ["-M", "pseries,x-vof=on", "-m", "512"]
 
 # How long anything may take before it is called hung.
-PATIENCE = 20
+PATIENCE = 60
 
 directory = tempfile.mkdtemp(prefix="logbuf-clients-")
 atexit.register(shutil.rmtree, directory, ignore_errors=True)
