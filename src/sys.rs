@@ -14,6 +14,17 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::{ForkResult, Pid};
 
+/// Why the host refused, in its own words: what `error` displays, without the
+/// number behind, which says nothing to a user.
+#[must_use]
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match (error.raw_os_error(), text.rfind(" (os error ")) {
+        (Some(_), Some(end)) => text[..end].to_owned(),
+        _ => text,
+    }
+}
+
 /// What the Rust runtime changes before `main`, as it was before: bit `n`
 /// (0 to 2) is set where descriptor `n` was closed, bit 3 where SIGPIPE was
 /// ignored.

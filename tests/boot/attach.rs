@@ -98,6 +98,14 @@ fn a_qemu_that_runs_already_is_reported_on_and_left_as_it_was() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("one QMP client at a time"));
     drop(monitor);
+    // Where the report cannot go, it is not lost.
+    let nowhere = bare.folder.path().join("none/log").display().to_string();
+    let output = ours(&[by_socket, format!("--logbuf-output={nowhere}")]);
+    let err = String::from_utf8_lossy(&output.stderr);
+    let why = format!("cannot write {nowhere}: No such file or directory, so the report is shown");
+    assert!(err.contains(&why), "{err}");
+    assert_eq!(messages(&String::from_utf8_lossy(&output.stdout)), messages(&text));
+    assert_eq!(output.status.code(), Some(0));
 }
 
 /// Follow a QEMU that runs to its end, or until this is shown and we are ended
@@ -180,6 +188,14 @@ fn what_was_saved_of_a_guest_is_read_like_the_guest() {
     assert_eq!(messages(&text), live, "{text}");
     let (text, _) = read("part@0x1000000", &[]);
     assert_eq!(messages(&text), live, "{text}");
+    // What the library alone makes of it, with names and without.
+    for more in [&[][..], &[hung.as_path()]] {
+        let output = Command::new(lab::example("decode-dump")).arg(file("ram")).args(more).output();
+        let output = output.expect("decode-dump runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(messages(&text), live);
+    }
     for more in [&[][..], &vmlinux] {
         let (text, status) = read("tmp", more);
         assert_eq!(status, Some(0));

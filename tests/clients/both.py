@@ -83,7 +83,9 @@ def steady(text):
     the stack is, and the order of what threads print."""
     text = re.sub(r"\[ *\d+\.\d+\]", "[T]", text)
     text = re.sub(r"audit\([\d.]+|\d{4}-\d\d-\S+ UTC \(\d+|\[c[0-9a-f]{15}\] \[|\d+ms", "…", text)
-    return "\n".join(sorted(text.replace("\r", "").splitlines()))
+    # Said only of what took long.
+    text = re.sub(r".*took \d+ usecs.*", "", text)
+    return "\n".join(sorted(filter(None, text.replace("\r", "").splitlines())))
 
 
 def compare(what, bare, wrapped):
