@@ -9,6 +9,8 @@ pub struct Kernel {
     pub is: &'static str,
     /// Whether it keeps the names of its data (`CONFIG_KALLSYMS_ALL`).
     pub kallsyms_all: bool,
+    /// What its build wraps around it, a file beside it in the lab.
+    pub wrapped: Option<&'static str>,
 }
 
 /// A machine of QEMU's, and the command line a kernel gets there.
@@ -118,12 +120,13 @@ impl Origin {
         matches!(self, Self::Disk | Self::DiskZImage | Self::Grub | Self::Firmware | Self::Loader)
     }
 
-    /// The file of the lab it needs beside the kernel, and in which folder,
-    /// where not the kernel's.
-    pub const fn needs(self) -> Option<(Option<&'static str>, &'static str)> {
+    /// The file of the lab it needs beside the kernel, and its folder.
+    pub const fn needs(self, kernel: &Kernel) -> Option<(&'static str, Option<&'static str>)> {
         match self {
-            Self::ZImage | Self::BuildTree | Self::DiskZImage => Some((None, "zImage.pseries")),
-            Self::Grub => Some((Some("grub"), "core.elf")),
+            Self::ZImage | Self::BuildTree | Self::DiskZImage => {
+                Some((kernel.name, kernel.wrapped))
+            }
+            Self::Grub => Some(("grub", Some("core.elf"))),
             _ => None,
         }
     }
@@ -146,15 +149,18 @@ pub const COLUMNS: [&str; 6] =
 
 macro_rules! kernel {
     ($id:ident, $name:literal, $is:literal, $all:literal) => {
-        static $id: Kernel = Kernel { name: $name, is: $is, kallsyms_all: $all };
+        kernel!($id, $name, $is, $all, None);
+    };
+    ($id:ident, $name:literal, $is:literal, $all:literal, $wrapped:expr) => {
+        static $id: Kernel = Kernel { name: $name, is: $is, kallsyms_all: $all, wrapped: $wrapped };
     };
 }
 
 kernel!(BOOKWORM, "bookworm", "Debian 12, ppc64le", false);
 kernel!(TRIXIE, "trixie", "Debian 13, ppc64le", true);
 kernel!(SID, "sid", "Debian sid, ppc64le", true);
-kernel!(LE64_5_10, "le64-5.10", "built, ppc64le", true);
-kernel!(BE64_6_1, "be64-6.1", "built, ppc64", true);
+kernel!(LE64_5_10, "le64-5.10", "built, ppc64le", true, Some("zImage.pseries"));
+kernel!(BE64_6_1, "be64-6.1", "built, ppc64", true, Some("zImage.pseries"));
 kernel!(RELOCATED, "be64-6.1-relocated", "built, ppc64, runs where it was loaded", true);
 kernel!(BE64_5_10, "be64-5.10", "built, ppc64", true);
 kernel!(BE64_4_4, "be64-4.4", "built, ppc64", true);
@@ -164,6 +170,7 @@ kernel!(E500, "e500-6.1", "built, ppc64, Book3E", true);
 kernel!(E500MC, "e500mc-6.1", "built, ppc, e500mc", true);
 
 kernel!(PPC44X, "ppc44x-6.1", "built, ppc, 44x", true);
+kernel!(PPC40X, "ppc40x-6.1", "built, ppc, 40x", true, Some("cuImage.hotfoot.elf"));
 
 const PPC64: &str = "qemu-system-ppc64";
 const PPC: &str = "qemu-system-ppc";
@@ -252,6 +259,12 @@ static E500MC_BOARD: Machine =
     machine("ppce500, e500mc", &["-M", "ppce500", "-cpu", "e500mc", "-m", "256"], SERIAL);
 
 static BAMBOO: Machine = narrow(machine("bamboo", &["-M", "bamboo"], SERIAL));
+// Its kernel prints on the second.
+static REF405EP: Machine = narrow(machine(
+    "ref405ep",
+    &["-M", "ref405ep", "-nodefaults", "-serial", "null", "-serial", "stdio"],
+    SERIAL,
+));
 static SAM460EX: Machine = narrow(machine("sam460ex", &["-M", "sam460ex"], SERIAL));
 
 /// One cell.
@@ -313,6 +326,7 @@ pub fn all() -> Vec<Cell> {
         (&E500MC, &E500MC_BOARD, &[Kernel, Map, Packed, Stripped, UImage, Firmware]),
         (&PPC44X, &BAMBOO, &[Kernel, Map, Packed, UImage, Stripped, Unnamed]),
         (&PPC44X, &SAM460EX, &[Kernel, UImage, Stripped, Unnamed]),
+        (&PPC40X, &REF405EP, &[ZImage, BuildTree]),
     ];
     let cells = |&(kernel, machine, from): &(_, _, &[Origin])| {
         from.iter().map(move |&from| Cell { kernel, machine, from }).collect::<Vec<_>>()

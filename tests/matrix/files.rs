@@ -211,18 +211,27 @@ pub fn rewrapped(mut zimage: Vec<u8>, kernel: &[u8]) -> Vec<u8> {
     let section = file.section_by_name(".kernel:vmlinux.strip").expect("a kernel in it");
     let (offset, size) = section.file_range().expect("bytes");
     let place = offset as usize..(offset + size) as usize;
-    let mut inner = Vec::new();
-    GzDecoder::new(&zimage[place.clone()]).read_to_end(&mut inner).expect("a gzipped kernel");
+    let mut inner = zimage[place.clone()].to_vec();
+    // Not where all of it is packed once more, as for U-Boot.
+    let is_packed = !inner.starts_with(b"\x7fELF");
+    if is_packed {
+        let packed = std::mem::take(&mut inner);
+        GzDecoder::new(&*packed).read_to_end(&mut inner).expect("a gzipped kernel");
+    }
     let mut end = 0;
     for (to, from) in loaded(&inner).into_iter().zip(loaded(kernel)) {
         end = end.max(to.end);
         inner[to].copy_from_slice(&kernel[from]);
     }
-    // The wrapper has the packed length written in it: what nobody loads
-    // makes room.
-    strip(&mut inner);
-    inner[end..].fill(0);
-    let packed = gzip_best(&inner);
+    let packed = if is_packed {
+        // The wrapper has the packed length written in it: what nobody loads
+        // makes room.
+        strip(&mut inner);
+        inner[end..].fill(0);
+        gzip_best(&inner)
+    } else {
+        inner
+    };
     assert!(packed.len() <= place.len(), "{} bytes do not fit {}", packed.len(), place.len());
     zimage[place.clone()].fill(0);
     zimage[place.start..place.start + packed.len()].copy_from_slice(&packed);

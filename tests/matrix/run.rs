@@ -136,10 +136,11 @@ impl Bench {
         {
             return Outcome::Skipped(format!("no kernel {other}"));
         }
-        if let Some((folder, file)) = cell.from.needs()
-            && lab::file(folder.unwrap_or(kernel), file, false).is_none()
-        {
-            return Outcome::Skipped(format!("no {file}"));
+        if let Some((folder, file)) = cell.from.needs(cell.kernel) {
+            let file = file.expect("a kernel that is wrapped");
+            if lab::file(folder, file, false).is_none() {
+                return Outcome::Skipped(format!("no {file}"));
+            }
         }
         let Some(qemu) = qemu(cell) else {
             return Outcome::Skipped(format!("no {} for it", cell.machine.qemu));
@@ -193,6 +194,8 @@ impl Bench {
     fn console(&self, cell: &Cell, stock: &Path, qemu: &Path) -> Result<Expected, String> {
         // Without -kernel the kernel has another command line.
         let own = cell.from.is_own();
+        // Nor does every board start a kernel that is not wrapped.
+        let own = own || matches!(cell.from, Origin::ZImage | Origin::BuildTree);
         let from = if own { cell.from } else { Origin::Kernel };
         let key = format!("{} {} {from:?}", cell.kernel.name, cell.machine.is);
         let limit = if cell.machine.slow { SLOW_LIMIT } else { LIMIT };
@@ -211,7 +214,7 @@ impl Bench {
         // is all that an early hang leaves.
         let count = messages.iter().position(|message| message.contains("bootconsole ["));
         let count = count.filter(|_| cell.machine.hang == Hang::Early);
-        Ok(Expected { count, messages, of_every_level: !own })
+        Ok(Expected { count, messages, of_every_level: !cell.from.is_own() })
     }
 
     /// The kernel, hung.
@@ -317,7 +320,7 @@ fn boot(cell: &Cell, kernel: &Path, folder: &Path) -> Vec<OsString> {
         image
     };
     let zimage = |image: Vec<u8>| {
-        let wrapped = lab::file(cell.kernel.name, "zImage.pseries", false);
+        let wrapped = cell.kernel.wrapped.and_then(|file| lab::file(cell.kernel.name, file, false));
         let wrapped = std::fs::read(wrapped.expect("there, as was checked")).expect("a zImage");
         files::rewrapped(wrapped, &image)
     };
@@ -327,12 +330,12 @@ fn boot(cell: &Cell, kernel: &Path, folder: &Path) -> Vec<OsString> {
         }
         Origin::Map | Origin::Packed | Origin::Stripped => file("vmlinux-stripped", &stripped),
         Origin::UImage => file("uImage", &|image| files::uimage(&image)),
-        Origin::ZImage => file("zImage.pseries", &zimage),
+        Origin::ZImage => file("zImage", &zimage),
         Origin::BuildTree => {
             let boot = "arch/powerpc/boot";
             std::fs::create_dir_all(folder.join(boot)).expect("a folder");
             file("vmlinux", &|image| image);
-            file(&format!("{boot}/zImage.pseries"), &zimage)
+            file(&format!("{boot}/zImage"), &zimage)
         }
         Origin::Disk => file("disk", &|image| files::disk(files::moved(image), None)),
         Origin::DiskZImage => file("disk", &|image| files::disk(zimage(image), None)),
