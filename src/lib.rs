@@ -26,6 +26,7 @@
 
 pub mod arch;
 pub mod cli;
+pub mod fault;
 pub mod guest;
 pub mod kernel;
 pub mod launch;

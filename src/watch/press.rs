@@ -1,6 +1,7 @@
 //! From a report to where it belongs, as the options have it.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,24 @@ use crate::printk::Entry;
 use crate::report::{self, ColorChoice, Format, LineEnd, Report, Style, Verdict};
 use crate::terminal::Destination;
 use crate::trace;
+
+/// A report of this many bytes is written by pages, not in one piece: what a
+/// guest makes us hold has to have an end, and nobody reads that much of it
+/// between two lines of a console.
+const LONG: usize = 4 << 20;
+
+/// Pages of a report on their way.
+struct Pages<'a>(&'a Destination);
+
+impl io::Write for Pages<'_> {
+    fn write(&mut self, page: &[u8]) -> io::Result<usize> {
+        self.0.write(page).map(|()| page.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Writes reports.
 #[derive(Clone, Debug)]
@@ -32,9 +51,13 @@ impl Press {
             Some(path) => Destination::File(filled_in(path, report.number)),
             None => destination.clone(),
         };
-        let bytes = self.render(report, &destination);
-        let written = destination.write(&bytes);
-        trace!("{} bytes to {destination:?}: {written:?}", bytes.len());
+        let style = self.style(&destination);
+        let written = if report::expected_size(report, self.format, style) < LONG {
+            destination.write(&self.render(report, &destination))
+        } else {
+            report::write(report, self.format, style, &mut Pages(&destination))
+        };
+        trace!("report to {destination:?}: {written:?}");
         if let (Err(error), Destination::File(path)) = (&written, &destination) {
             let line = format!(
                 "qemu-logbuf: cannot write {}: {error}; name another file with --logbuf-output\r\n",

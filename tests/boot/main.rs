@@ -7,6 +7,7 @@ mod guest;
 mod lab;
 mod live_ring;
 mod places;
+mod soak;
 
 use std::ffi::OsString;
 use std::path::Path;
