@@ -5,6 +5,7 @@
 mod common;
 mod endings;
 mod fake;
+mod names;
 mod real;
 
 use std::fs::File;
