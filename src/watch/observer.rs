@@ -109,7 +109,9 @@ impl Observer {
     ) -> Self {
         let link = channel.and_then(|channel| {
             let socket = channel.monitor.try_clone()?;
-            let monitor = Shared::new(Monitor::new(channel.monitor).map_err(io::Error::other)?);
+            let mut monitor = Monitor::new(channel.monitor).map_err(io::Error::other)?;
+            monitor.wakes(qemu);
+            let monitor = Shared::new(monitor);
             let number = channel.scratch_in_qemu;
             let scratch = Scratch::new(channel.scratch.try_clone()?, number);
             let qemu = Some(qemu.as_raw());

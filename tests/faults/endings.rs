@@ -126,7 +126,9 @@ impl Ending<'_> {
             if way != Way::SuspendedThenTerminated {
                 // Not the shell's word for it: an interrupted bash may end as well.
                 let pid = Pid::from_raw(ours);
-                assert!(pty.until(|_| !super::is_alive(pid)), "{number} {way:?}: no end");
+                let is_over = pty.until(|_| !super::is_alive(pid));
+                let text = String::from_utf8_lossy(pty.text());
+                assert!(is_over, "{number} {way:?}: no end of {} after {text}", states(leader));
             }
         } else {
             assert!(
@@ -186,6 +188,21 @@ impl Ending<'_> {
             Way::GuestPowersOff => {}
         }
     }
+}
+
+/// The processes of a session, and what each is at, for a failure.
+fn states(leader: i32) -> String {
+    let mut text = String::new();
+    for pid in super::common::session(leader) {
+        let read =
+            |name| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let status = read("status");
+        let fields = ["Name:", "State:", "PPid:", "SigPnd:", "ShdPnd:", "SigBlk:", "SigCgt:"];
+        let lines =
+            status.lines().filter(|line| fields.iter().any(|field| line.starts_with(field)));
+        text += &format!("{pid} in {}: {:?}\n", read("wchan"), lines.collect::<Vec<_>>());
+    }
+    text
 }
 
 /// The first child of a process.
