@@ -23,8 +23,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 pub use commands::{CpuThread, Status, StdioUse};
@@ -99,8 +97,6 @@ pub struct Monitor {
     /// QEMU is about to end, or to pause instead: it said so and has not
     /// done it yet.
     ending: bool,
-    /// QEMU's process, where it is ours to wake.
-    qemu: Option<Pid>,
 }
 
 impl Monitor {
@@ -121,24 +117,7 @@ impl Monitor {
             dropped: 0,
             broken: None,
             ending: false,
-            qemu: None,
         })
-    }
-
-    /// Wake this process whenever it owes a reply for too long.
-    ///
-    /// A QEMU that ends while it takes a command may wait for the command in
-    /// one event loop while that goes on in another (`monitor_cleanup`, seen
-    /// with 7.2), until any signal that it handles comes. SIGCHLD makes it do
-    /// no more than look after children of its own.
-    pub fn wakes(&mut self, qemu: Pid) {
-        self.qemu = Some(qemu);
-    }
-
-    fn wake(&self) {
-        if let Some(qemu) = self.qemu.filter(|_| self.answered != self.next_id) {
-            let _ = kill(qemu, Signal::SIGCHLD);
-        }
     }
 
     /// Take over our end of the socket and see the opening exchange through.
@@ -282,7 +261,6 @@ impl Monitor {
             // holds even if there is always something to read.
             let more = more?;
             if Instant::now() >= deadline {
-                self.wake();
                 return Err(Error::Silent);
             }
             if !more {

@@ -338,33 +338,3 @@ fn random_bytes_never_panic() {
         let _ = tree::parse(&String::from_utf8_lossy(&bytes));
     });
 }
-
-#[test]
-fn a_qemu_that_owes_a_reply_for_too_long_is_woken() {
-    // Which holds the signal back, so that it can be seen.
-    let mut qemu = std::process::Command::new("env")
-        .args(["--block-signal=CHLD", "sleep", "60"])
-        .spawn()
-        .expect("a process");
-    let status = format!("/proc/{}/status", qemu.id());
-    let has = |field: &str| {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let mask = text.lines().find_map(|line| line.strip_prefix(field));
-        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        mask.is_some_and(|mask| mask & 1 << (Signal::SIGCHLD as u64 - 1) != 0)
-    };
-    let begun = Instant::now();
-    while !has("SigBlk:") {
-        assert!(begun.elapsed() < Duration::from_secs(20), "env has not begun");
-        thread::yield_now();
-    }
-    let (mut monitor, peer) = connected(|peer| while peer.hear() != Value::Null {});
-    monitor.wakes(Pid::from_raw(i32::try_from(qemu.id()).expect("a process id")));
-    assert!(!has("ShdPnd:"));
-    assert_eq!(monitor.query_status(shortly()), Err(Error::Silent));
-    assert!(has("ShdPnd:"));
-    drop(monitor);
-    peer.join().expect("the peer");
-    qemu.kill().expect("a child");
-    qemu.wait().expect("its end");
-}

@@ -109,9 +109,7 @@ impl Observer {
     ) -> Self {
         let link = channel.and_then(|channel| {
             let socket = channel.monitor.try_clone()?;
-            let mut monitor = Monitor::new(channel.monitor).map_err(io::Error::other)?;
-            monitor.wakes(qemu);
-            let monitor = Shared::new(monitor);
+            let monitor = Shared::new(Monitor::new(channel.monitor).map_err(io::Error::other)?);
             let number = channel.scratch_in_qemu;
             let scratch = Scratch::new(channel.scratch.try_clone()?, number);
             let qemu = Some(qemu.as_raw());
