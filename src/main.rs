@@ -33,7 +33,11 @@ fn main() -> ExitCode {
         && let Err(error) = trace::open(path)
     {
         return complain(
-            &format!("cannot write {}: {error}; name another --logbuf-debug file", path.display()),
+            &format!(
+                "cannot write {}: {}; name another --logbuf-debug file",
+                path.display(),
+                sys::reason(&error)
+            ),
             2,
         );
     }

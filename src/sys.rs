@@ -14,6 +14,17 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::{ForkResult, Pid};
 
+/// Why the host refused, in its own words: what `error` displays, without the
+/// number behind, which says nothing to a user.
+#[must_use]
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match (error.raw_os_error(), text.rfind(" (os error ")) {
+        (Some(_), Some(end)) => text[..end].to_owned(),
+        _ => text,
+    }
+}
+
 /// What the Rust runtime changes before `main`, as it was before: bit `n`
 /// (0 to 2) is set where descriptor `n` was closed, bit 3 where SIGPIPE was
 /// ignored.
@@ -86,10 +97,10 @@ impl Inheritance {
         }
     }
 
-    /// Whether `signal` was ignored.
+    /// Whether `signal` was neither ignored nor blocked.
     #[must_use]
-    pub fn ignores(&self, signal: libc::c_int) -> bool {
-        self.ignored.contains(&signal)
+    pub fn lets_through(&self, signal: Signal) -> bool {
+        !self.ignored.contains(&(signal as libc::c_int)) && !self.mask.contains(signal)
     }
 
     /// Whether standard descriptor `fd` (0 to 2) was open.
@@ -189,14 +200,18 @@ pub fn hold_signals() -> io::Result<Held> {
 }
 
 impl Held {
-    /// Let them come, and `needed` even where they were blocked before.
+    /// Let them come, and `needed` even where they were blocked before, but
+    /// not `held`.
     ///
     /// # Errors
     /// As `pthread_sigmask(3)`.
-    pub fn release(self, needed: &[Signal]) -> io::Result<()> {
+    pub fn release(self, needed: &[Signal], held: &[Signal]) -> io::Result<()> {
         let mut mask = self.0;
         for signal in needed {
             mask.remove(*signal);
+        }
+        for signal in held {
+            mask.add(*signal);
         }
         mask.thread_set_mask()?;
         Ok(())
@@ -320,21 +335,14 @@ pub fn forward_signal(to: Pid, signal: i32, sender: Option<(i32, u32)>) -> io::R
     Errno::result(result).map(drop).map_err(Into::into)
 }
 
-/// Stop as SIGTSTP stops a process without a handler, and return when
-/// continued. In an orphaned process group the kernel ignores it, as it would
-/// for QEMU.
+/// Let the SIGTSTP that waits, if one still does, stop this process; returns
+/// when continued. In an orphaned process group the kernel ignores it, as it
+/// would for QEMU.
 pub fn stop_here() {
-    // SAFETY: the default action is set and our own handler put back; both
-    // are plain structs written by the kernel.
-    unsafe {
-        let mut default: libc::sigaction = std::mem::zeroed();
-        default.sa_sigaction = libc::SIG_DFL;
-        let mut ours: libc::sigaction = std::mem::zeroed();
-        if libc::sigaction(libc::SIGTSTP, &raw const default, &raw mut ours) == 0 {
-            libc::raise(libc::SIGTSTP);
-            libc::sigaction(libc::SIGTSTP, &raw const ours, std::ptr::null_mut());
-        }
-    }
+    let mut stop = SigSet::empty();
+    stop.add(Signal::SIGTSTP);
+    let _ = stop.thread_unblock();
+    let _ = stop.thread_block();
 }
 
 /// How a child has ended, as `waitpid(2)` says it; `None` while it has not.
@@ -537,4 +545,28 @@ pub fn own(fd: RawFd) -> OwnedFd {
     use std::os::fd::FromRawFd;
     // SAFETY: the caller got it from the kernel and hands over its only copy.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Work on many bytes that gains from wide vectors.
+pub trait Vectorised {
+    /// Do it. To be inlined with all it calls: only what is compiled into
+    /// [`with_vectors`] has them.
+    fn run(self);
+}
+
+/// Run `work` compiled for the vectors this processor has, where the build
+/// may assume only those that all of its kind have.
+pub fn with_vectors(work: impl Vectorised) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn wide(work: impl Vectorised) {
+            work.run();
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has the one feature the function needs.
+            return unsafe { wide(work) };
+        }
+    }
+    work.run();
 }

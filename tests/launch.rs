@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
+use common::pty::Pty;
 use tempfile::TempDir;
 
 const NAME: &str = "qemu-system-ppc64";
@@ -50,6 +51,29 @@ impl Place {
             .output()
             .expect("bash")
     }
+}
+
+/// What appears as `keys` are typed into a script's QEMU in a terminal, up to
+/// its end by `C-a x`.
+fn typed(place: &Place, script: &str, keys: &str, until: &[&str]) -> String {
+    let mut pty = Pty::open().expect("a terminal");
+    let path = format!("{}:/usr/bin:/bin", place.root.path().join("ours").display());
+    let dress = |command: &mut Command| {
+        command.env("PATH", path).env("OURS", env!("CARGO_BIN_EXE_qemu-logbuf"));
+        command.env("TERM", "xterm").env_remove("NO_COLOR").current_dir(place.root.path());
+    };
+    let mut child = pty.spawn(script, dress).expect("bash");
+    assert!(pty.until(|pty| pty.is_raw()), "{script} takes the terminal");
+    assert!(pty.type_in(keys.as_bytes()));
+    for text in until {
+        let seen = pty.wait_for(text);
+        assert!(seen, "{script}: {text:?} in {:?}", String::from_utf8_lossy(pty.text()));
+    }
+    // Whatever else would come.
+    pty.take(std::time::Duration::from_millis(300));
+    assert!(pty.type_in(b"\x01x\x14x"));
+    common::wait(&mut child, || pty.take(std::time::Duration::from_millis(5))).expect("an end");
+    String::from_utf8_lossy(pty.text()).into_owned()
 }
 
 /// One line on stderr that says `what`, and exit status 127.
@@ -178,4 +202,63 @@ fn a_pipe_is_not_held_by_the_companion() {
         "printf 'quit\\n' | qemu-system-ppc64 --logbuf-same-pid -M none -display none -monitor stdio | cat | tail -c 0; echo done",
     );
     assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
+}
+
+/// Directly beneath QEMU's own help, which is left as it is.
+#[test]
+fn our_keys_stand_beneath_qemus_help() {
+    if !have_qemu() {
+        return;
+    }
+    let place = Place::new();
+    let mux = "exec qemu-system-ppc64 -M none -display none -serial mon:stdio";
+    let last = ["(qemu-logbuf)"; 4];
+    let seen = typed(&place, mux, "\x01h", &last);
+    let (before, ours) = seen.split_once("C-a l ").expect("ours");
+    assert!(before.ends_with("sends C-a\r\n\r"), "{before:?}");
+    let lines: Vec<&str> = ours.lines().map(|line| line.trim_matches('\r')).collect();
+    assert_eq!(
+        &lines[..4],
+        [
+            "   show the kernel's log (qemu-logbuf)",
+            "C-a a    show all of it (qemu-logbuf)",
+            "C-a w    show where each CPU is (qemu-logbuf)",
+            "C-a f    follow the log, or stop (qemu-logbuf)"
+        ]
+    );
+    let seen = typed(&place, &format!("{mux} -echr 0x14"), "\x14?", &last);
+    assert!(seen.contains("C-t l    show the kernel's log (qemu-logbuf)"), "{seen}");
+    // Where there is no key of ours, or the help goes elsewhere, there is no
+    // such line; nor where the guest is meant.
+    let off = typed(&place, &format!("{mux} --logbuf-key=off"), "\x01h", &["sends C-a"]);
+    let other = typed(&place, &format!("{mux} --logbuf-key=ctrl-t"), "\x01h", &["sends C-a"]);
+    let file = typed(&place, &format!("{mux} >help"), "\x01h", &[]);
+    let guest = typed(&place, mux, "\x01\x01h\x01c", &["(qemu) "]);
+    for seen in [off, other, file, guest] {
+        assert!(!seen.contains("qemu-logbuf)"), "{seen}");
+    }
+}
+
+/// A guest whose log cannot be read says so in one line, to the signal and to
+/// the key.
+#[test]
+fn a_guest_that_is_not_power_is_said_to_be_none() {
+    if which::which("qemu-system-x86_64").is_err() {
+        println!("skipped: no qemu-system-x86_64");
+        assert!(std::env::var_os("CI").is_none(), "no qemu-system-x86_64");
+        return;
+    }
+    const WHY: &str = "qemu-logbuf: this QEMU emulates x86_64, whose kernels' logs are not read yet; only Power guests (ppc, ppc64) can be asked";
+    let place = Place::new();
+    let ours = place.root.path().join("ours/qemu-system-x86_64");
+    symlink(env!("CARGO_BIN_EXE_qemu-logbuf"), ours).expect("a link");
+    let output = place.run(
+        &["ours"],
+        r#"qemu-system-x86_64 -M pc -S -display none -nodefaults -pidfile p 2>err & q=$!; ready
+        kill -USR1 $q; until [ -s err ]; do sleep 0.02; done; kill $q; wait $q; echo $?; head -n 1 err; grep -c logbuf err"#,
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("0\n{WHY}\n1\n"));
+    let script = "exec qemu-system-x86_64 -M pc -S -nographic --logbuf-color=never";
+    let seen = typed(&place, script, "\x01l", &["can be asked"]);
+    assert!(seen.lines().any(|line| line.trim_matches('\r') == WHY), "{seen}");
 }

@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::events::{Events, Follow};
 use super::key::KeyChoice;
-use super::words::{WORDS, Word, choices, command, variable};
+use super::words::{Word, choices, command, variable, words};
 
 /// When to use colours, and how reports are written.
 pub use crate::report::{ColorChoice, Format};
@@ -246,7 +246,7 @@ fn explain(error: &clap::Error) -> UsageError {
     let name = context(ContextKind::InvalidArg).unwrap_or_default();
     // clap names an argument with its value's placeholder, as `--x=<FILE>`.
     let plain = name.split(['=', ' ']).next().unwrap_or_default().to_owned();
-    let known = WORDS.iter().find(|word| plain == format!("--logbuf-{}", word.name()));
+    let known = words().find(|word| plain == format!("--logbuf-{}", word.name()));
     UsageError(match (error.kind(), known) {
         (ErrorKind::UnknownArgument, _) => {
             let right = nearest(&plain).unwrap_or_else(|| "--logbuf-help".to_owned());
@@ -263,7 +263,7 @@ fn explain(error: &clap::Error) -> UsageError {
 /// The word of ours that is nearest to a wrong one.
 fn nearest(wrong: &str) -> Option<String> {
     let tail = wrong.strip_prefix("--logbuf-")?;
-    let name = WORDS.iter().map(Word::name).min_by_key(|name| distance(name, tail))?;
+    let name = words().map(Word::name).min_by_key(|name| distance(name, tail))?;
     Some(format!("--logbuf-{name}"))
 }
 

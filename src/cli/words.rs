@@ -40,85 +40,120 @@ const fn one_of(
     Word { choices, ..word(long, Some(value), help) }
 }
 
-/// Every word, in the order of the help.
-pub(super) const WORDS: &[Word] = &[
-    word("logbuf-qemu", Some("PATH"), "the real QEMU [the next one of the same name in PATH]"),
-    word(
-        "logbuf-vmlinux",
-        Some("FILE"),
-        "the kernel's symbols: an ELF vmlinux or a System.map [-kernel's]",
+/// Words that belong together, and what they have in common.
+struct Group(&'static str, &'static [Word]);
+
+/// Every word, in the order of the help. What a word stands for where it is
+/// not given is in brackets.
+const GROUPS: &[Group] = &[
+    Group(
+        "QEMU, its kernel, and the key",
+        &[
+            word("logbuf-qemu", Some("PATH"), "the real QEMU [the next of its name in PATH]"),
+            word(
+                "logbuf-vmlinux",
+                Some("FILE"),
+                "the kernel's names: its ELF vmlinux or System.map [-kernel's, else the guest's own]",
+            ),
+            word(
+                "logbuf-key",
+                Some("KEY"),
+                "the key that asks, as 'ctrl-] l' or 'ctrl-t'; off [Ctrl-a l; Ctrl-] l where QEMU has no keys]",
+            ),
+            word(
+                "logbuf-same-pid",
+                None,
+                "let QEMU have the process id: no key, only SIGUSR1 [under libvirt]",
+            ),
+        ],
     ),
-    word(
-        "logbuf-key",
-        Some("KEY"),
-        "the key that asks: 'ctrl-] l', 'ctrl-t', off [Ctrl-a l, or Ctrl-] l where QEMU has no keys]",
+    Group(
+        "What a report is",
+        &[
+            word(
+                "logbuf-output",
+                Some("FILE"),
+                "append reports to FILE, in which {pid} and {n} are filled in [terminal or stderr]",
+            ),
+            one_of(
+                "logbuf-format",
+                "FORMAT",
+                &["dmesg", "json", "raw"],
+                "dmesg, json (a record a line), raw (the text alone) [dmesg]",
+            ),
+            one_of(
+                "logbuf-show",
+                "WHAT",
+                &["new", "all", "unseen"],
+                "records that are new since the last report, all, or unseen by any console [new]",
+            ),
+            one_of("logbuf-where", "WHEN", &["on", "off"], "where each CPU is, under the log [on]"),
+            one_of(
+                "logbuf-color",
+                "WHEN",
+                &["auto", "always", "never"],
+                "auto, always, never [auto]",
+            ),
+        ],
     ),
-    Word {
-        long: "logbuf-color",
-        value: Some("WHEN"),
-        default: None,
-        choices: &["auto", "always", "never"],
-        help: "colours: auto, always, never [auto]",
-    },
-    word(
-        "logbuf-output",
-        Some("FILE"),
-        "append reports to FILE instead of showing them; {pid} and {n} in it are filled in",
+    Group(
+        "When nobody is watching",
+        &[
+            word(
+                "logbuf-on",
+                Some("EVENT,..."),
+                "report on stall[:SECONDS], panic, reset, shutdown, exit [none; 30 seconds]",
+            ),
+            word(
+                "logbuf-stop-on",
+                Some("EVENT,..."),
+                "report and end QEMU, with status 124 on stall[:SECONDS], 123 panic, 122 reset [none]",
+            ),
+            word(
+                "logbuf-expect",
+                Some("REGEX"),
+                "end QEMU with status 0 once the log says REGEX; 121 if it never does",
+            ),
+            Word {
+                default: Some("console"),
+                ..one_of(
+                    "logbuf-follow",
+                    "WHAT",
+                    &["console", "all", "off"],
+                    "show records as they are printed: until the kernel has a console, or all [off; console]",
+                )
+            },
+        ],
     ),
-    one_of(
-        "logbuf-format",
-        "FORMAT",
-        &["dmesg", "json", "raw"],
-        "reports as dmesg shows them, as JSON lines, or the bare text [dmesg]",
+    Group(
+        "Without starting QEMU",
+        &[
+            word(
+                "logbuf-attach",
+                Some("SOCKET|PID"),
+                "report on a QEMU that runs already, by its QMP socket",
+            ),
+            word(
+                "logbuf-read",
+                Some("FILE[@ADDRESS]"),
+                "report on a dump, or on raw memory from ADDRESS on [0]",
+            ),
+        ],
     ),
-    one_of(
-        "logbuf-show",
-        "WHAT",
-        &["new", "all", "unseen"],
-        "records new since the report before, all, or those that no console printed [new]",
+    Group(
+        "About qemu-logbuf",
+        &[
+            word("logbuf-debug", Some("FILE"), "append to FILE what qemu-logbuf does"),
+            word("logbuf-help", None, "show this help"),
+            word("logbuf-version", None, "show the version"),
+        ],
     ),
-    word(
-        "logbuf-on",
-        Some("EVENT,..."),
-        "report by itself on stall[:SECONDS], panic, reset, shutdown, exit",
-    ),
-    word(
-        "logbuf-stop-on",
-        Some("EVENT,..."),
-        "report and end QEMU: exit status 124 for stall[:SECONDS], 123 panic, 122 reset",
-    ),
-    word(
-        "logbuf-expect",
-        Some("REGEX"),
-        "end QEMU with status 0 once the log says REGEX; 121 where it never does",
-    ),
-    Word {
-        long: "logbuf-follow",
-        value: Some("WHAT"),
-        default: Some("console"),
-        choices: &["console", "all", "off"],
-        help: "show records as they are printed: console (until the kernel has one), all [console]",
-    },
-    one_of("logbuf-where", "WHEN", &["on", "off"], "where each CPU is, under the log [on]"),
-    word(
-        "logbuf-same-pid",
-        None,
-        "let QEMU have the process id (for libvirt and the like): no key, only SIGUSR1",
-    ),
-    word(
-        "logbuf-attach",
-        Some("SOCKET|PID"),
-        "report on a QEMU that runs already, by its QMP socket, and end",
-    ),
-    word(
-        "logbuf-read",
-        Some("FILE[@ADDRESS]"),
-        "report on a file of guest memory (a dump, or raw from ADDRESS on), and end",
-    ),
-    word("logbuf-debug", Some("FILE"), "append what qemu-logbuf does to FILE"),
-    word("logbuf-help", None, "show this help"),
-    word("logbuf-version", None, "show the version of qemu-logbuf"),
 ];
+
+/// Every word.
+pub(super) fn words() -> impl Iterator<Item = &'static Word> {
+    GROUPS.iter().flat_map(|Group(_, words)| *words)
+}
 
 /// The environment twin of a word: `QEMU_LOGBUF_` and its name in capitals.
 pub(super) fn variable(name: &str) -> String {
@@ -129,7 +164,7 @@ pub(super) fn variable(name: &str) -> String {
 /// they are not few.
 #[must_use]
 pub fn choices(name: &str) -> &'static [&'static str] {
-    WORDS.iter().find(|word| word.name() == name).map_or(&[], |word| word.choices)
+    words().find(|word| word.name() == name).map_or(&[], |word| word.choices)
 }
 
 /// Our words, for the parser.
@@ -141,7 +176,7 @@ pub fn command() -> Command {
         .disable_help_flag(true)
         .disable_version_flag(true)
         .args_override_self(true);
-    for word in WORDS {
+    for word in words() {
         let arg = Arg::new(word.name()).long(word.long).help(word.help);
         let arg = match word.value {
             None => arg.action(ArgAction::SetTrue),
@@ -159,39 +194,61 @@ pub fn command() -> Command {
     command
 }
 
+/// The columns that help fits, and where its second column begins.
+const COLUMNS: usize = 80;
+const SECOND: usize = 30;
+
 /// The text of `--logbuf-help`.
 #[must_use]
 pub fn help() -> String {
     let mut text = String::from(
-        "qemu-logbuf: a drop-in qemu-system-ppc64 that shows the kernel's log with one key
+        "qemu-logbuf: a qemu-system-ppc64 that shows its kernel's log with one key
 
 Usage: qemu-logbuf [--logbuf-OPTION...] [QEMU's own options, unchanged]
+   or: a link or alias named qemu-system-ppc64, used as QEMU itself
    or: qemu-logbuf --logbuf-attach=SOCKET|PID or --logbuf-read=FILE
-   or: a symlink or alias named qemu-system-ppc64, used as QEMU itself
 
-While the guest runs or hangs: press Ctrl-a l, or run pkill -USR1 qemu-logbuf
-  Ctrl-a l  the log, and pressed again what is new in it
+While the guest runs or hangs: pkill -USR1 qemu-logbuf, or press
+  Ctrl-a l  the log; pressed again, what is new in it
   Ctrl-a a  all of the log
+  Ctrl-a f  the log from now on; pressed again, no longer
   Ctrl-a w  where each CPU is, with its registers
-
 ",
     );
-    let head = |word: &Word| match word.value {
-        Some(value) if word.default.is_some() => format!("--{}[={value}]", word.long),
-        Some(value) => format!("--{}={value}", word.long),
-        None => format!("--{}", word.long),
-    };
-    let width = WORDS.iter().map(|word| head(word).len()).max().unwrap_or(0);
-    for word in WORDS {
-        text.push_str(&format!("  {:width$}  {}\n", head(word), word.help));
+    for Group(title, words) in GROUPS {
+        text.push_str(&format!("\n{title}:\n"));
+        for word in *words {
+            let head = match word.value {
+                Some(value) if word.default.is_some() => format!("--{}[={value}]", word.long),
+                Some(value) => format!("--{}={value}", word.long),
+                None => format!("--{}", word.long),
+            };
+            text.push_str(&beside(&format!("  {head}"), word.help));
+        }
     }
     text.push_str(
         "
-Each but attach and read has a twin in the environment, QEMU_LOGBUF_QEMU and
-so on; the option wins. QEMU's own help: -h. The manual: man qemu-logbuf
+[What holds where a word is not given.] Each but attach and read has a twin in
+the environment, QEMU_LOGBUF_QEMU and so on; the word wins. QEMU's own help: -h.
+The manual: man qemu-logbuf
 ",
     );
     text
+}
+
+/// A word and its help in two columns, the second broken between words.
+fn beside(head: &str, help: &str) -> String {
+    let mut text = format!("{head:SECOND$}");
+    let mut column = SECOND;
+    for word in help.split(' ') {
+        if column + 1 + word.chars().count() > COLUMNS {
+            text.push_str(&format!("\n{:SECOND$}", ""));
+            column = SECOND;
+        }
+        text.push_str(&format!(" {word}"));
+        column += 1 + word.chars().count();
+    }
+    text + "\n"
 }
 
 #[cfg(test)]
@@ -206,8 +263,24 @@ mod tests {
     #[test]
     fn help_names_every_word() {
         let help = help();
-        for word in WORDS {
+        for word in words() {
             assert!(help.contains(&format!("--{}", word.long)), "{}", word.long);
+        }
+    }
+
+    #[test]
+    fn help_fits_a_terminal_and_has_no_line_that_ends_in_a_blank() {
+        for line in help().lines() {
+            assert!(line.chars().count() <= COLUMNS && line == line.trim_end(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn help_says_which_of_few_values_holds_by_itself() {
+        for word in words().filter(|word| !word.choices.is_empty()) {
+            let named = word.help.rsplit_once('[').map(|(_, rest)| rest.trim_end_matches(']'));
+            let default = named.and_then(|named| named.split(';').next()).unwrap_or_default();
+            assert!(word.choices.contains(&default), "{}", word.long);
         }
     }
 }

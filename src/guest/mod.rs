@@ -54,7 +54,7 @@ impl fmt::Display for ReadError {
             Self::Silent => f.write_str("QEMU does not answer its monitor"),
             Self::Refused(words) => write!(f, "QEMU refused: {words}"),
             Self::Cancelled => f.write_str("cancelled"),
-            Self::Io(error) => write!(f, "{error}"),
+            Self::Io(error) => f.write_str(&crate::sys::reason(error)),
         }
     }
 }

@@ -44,7 +44,7 @@ pub enum SourceError {
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(error) => write!(f, "{error}"),
+            Self::Io(error) => f.write_str(&crate::sys::reason(error)),
             Self::Unknown => f.write_str("neither an ELF file, a System.map nor a packed kernel"),
             Self::NotPower(machine) => {
                 write!(f, "an ELF file for another processor (machine {machine}), not Power")

@@ -232,6 +232,30 @@ mod tests {
     }
 
     #[test]
+    fn a_layout_of_no_kernel_yet_is_found_without_names_too() {
+        for arch in ARCHS {
+            for six_words in [false, true] {
+                let plan = RingPlan { six_words, ..future(arch) };
+                // An older kernel's strings lie beside it, and are no log.
+                let text = b"<6>one of them\n<6>another\n<6>and a third\n\0".repeat(9);
+                let more = [vec![7; 40], craft::btf(plan), text].concat();
+                let (writer, image, _) = guest(plan, &more);
+                let found = scan::scan(&image, &mut |_, _| std::ops::ControlFlow::Continue(()));
+                let scan::Verdict::Live(found) = found.expect("memory").verdict else {
+                    panic!("{arch}: nothing found");
+                };
+                assert_eq!((found.arch, found.effective), (arch, writer.prb()), "{six_words}");
+                assert!(found.confirmed);
+                let view = View::new(&image, found.arch, found.rule);
+                let opened = open_found(&view, &found.kind, &KernelTypes::default());
+                let buffer = opened.expect("a ring").expect("with descriptors");
+                assert_eq!(buffer.layout(), LayoutSource::GuestBtf);
+                assert_whole(&buffer.read(&view).expect("read"));
+            }
+        }
+    }
+
+    #[test]
     fn a_known_layout_asks_nobody() {
         for arch in ARCHS {
             for info_stride in [88, 112] {

@@ -6,15 +6,17 @@
 //! found by their first bytes.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{self, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use memchr::memmem::Finder;
 
 use super::btf::{self, Btf};
 use super::identity::REACH;
 use super::input::Input;
 use super::names::Names;
-use crate::arch::Endian;
-use crate::guest::View;
+use crate::arch::{Arch, Endian};
+use crate::guest::{AddressRule, Memory, View};
 use crate::printk::{LayoutSource, RingLayout};
 
 /// How much memory is searched in one read, in bytes.
@@ -23,6 +25,9 @@ const PIECE: usize = 1 << 20;
 /// How many places are looked at: modules have BTF of their own.
 const MOST_PLACES: usize = 64;
 
+/// How many bytes of what looks like BTF are looked at: a guest may pretend.
+const MOST_BYTES: u64 = 256 << 20;
+
 /// How long to wait with a search that found nothing before the next.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -30,7 +35,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub struct KernelTypes {
     file: Option<(Input, Range<u64>)>,
-    told: Arc<Mutex<Told>>,
+    told: sync::Arc<Mutex<Told>>,
 }
 
 #[derive(Debug, Default)]
@@ -92,36 +97,60 @@ fn named(view: &View<'_>, names: &Names, displacement: u64) -> Option<RingLayout
     at(view, names.address("__start_BTF")?.wrapping_add(displacement))
 }
 
-/// By the BTF in low memory that knows the ring's structures: not a module's.
+/// By the BTF in guest memory that knows the ring's structures.
 fn found(view: &View<'_>) -> Option<RingLayout> {
+    found_in(view.memory(), &[(view.arch(), view.rule())], REACH).map(|(_, layout)| layout)
+}
+
+/// The layout of a ring that no kernel known has, by the BTF below `end` of
+/// whichever kernel is in guest memory, and what that was compiled for.
+pub(super) fn unknown_in(memory: &dyn Memory, end: u64) -> Option<(Arch, RingLayout)> {
+    let archs = [
+        (Arch::PPC64LE, AddressRule::Linear64),
+        (Arch::PPC64, AddressRule::Linear64),
+        (Arch::PPC32, AddressRule::PPC32),
+    ];
+    found_in(memory, &archs, end).filter(|(arch, layout)| !layout.is_known(arch.word))
+}
+
+/// The first BTF below `end` that knows the ring's structures, which a
+/// module's does not, of a kernel of one of `archs`.
+fn found_in(
+    memory: &dyn Memory,
+    archs: &[(Arch, AddressRule)],
+    end: u64,
+) -> Option<(Arch, RingLayout)> {
     // Magic, version, no flags.
-    let needle: [u8; 4] = match view.arch().endian {
-        Endian::Little => [0x9f, 0xeb, 1, 0],
-        Endian::Big => [0xeb, 0x9f, 1, 0],
-    };
-    let finder = memchr::memmem::Finder::new(&needle);
-    let overlap = needle.len() - 1;
-    let mut buf = vec![0; PIECE + overlap];
-    let mut places = 0;
-    for range in view.memory().ram() {
-        let end = range.end.min(REACH);
+    let needles = [(Endian::Little, [0x9f, 0xeb, 1, 0]), (Endian::Big, [0xeb, 0x9f, 1, 0])];
+    let needles = needles.iter().filter(|(endian, _)| archs.iter().any(|a| a.0.endian == *endian));
+    let finders: Vec<Finder<'_>> = needles.map(|(_, needle)| Finder::new(needle)).collect();
+    const OVERLAP: usize = 3;
+    let mut buf = vec![0; PIECE + OVERLAP];
+    let (mut places, mut work) = (0, 0);
+    for range in memory.ram() {
+        let end = range.end.min(end);
         let mut start = range.start;
         while start < end {
             let left = usize::try_from(end - start).unwrap_or(usize::MAX);
-            let piece = buf.get_mut(..left.min(PIECE + overlap))?;
-            view.memory().read(start, piece).ok()?;
-            for hit in finder.find_iter(piece) {
+            let piece = buf.get_mut(..left.min(PIECE + OVERLAP))?;
+            memory.read(start, piece).ok()?;
+            for hit in finders.iter().flat_map(|finder| finder.find_iter(piece)) {
                 let real = start + hit as u64;
-                let mut header = [0; btf::HEADER];
-                let is_header = view.memory().read(real, &mut header).is_ok()
-                    && btf::length(&header, view.arch()).is_some();
-                if !is_header {
-                    continue;
-                }
-                places += 1;
-                let layout = at(view, view.rule().effective(real));
-                if layout.is_some() || places == MOST_PLACES {
-                    return layout;
+                for (arch, rule) in archs {
+                    let mut header = [0; btf::HEADER];
+                    let header = memory.read(real, &mut header).map(|()| header).ok();
+                    let Some(length) = header.and_then(|header| btf::length(&header, *arch)) else {
+                        continue;
+                    };
+                    places += 1;
+                    work += length;
+                    if places > MOST_PLACES || work > MOST_BYTES {
+                        return None;
+                    }
+                    let view = View::new(memory, *arch, *rule);
+                    if let Some(layout) = at(&view, rule.effective(real)) {
+                        return Some((*arch, layout));
+                    }
                 }
             }
             start += PIECE as u64;

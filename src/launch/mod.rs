@@ -201,7 +201,7 @@ fn start(
     if used {
         sys::terminal_is_used();
     }
-    held.release(signals::NEEDED)?;
+    held.release(signals::NEEDED, signals::HELD)?;
     inheritance.close_descriptors();
     if line.exit_with_parent {
         follow(parent);
@@ -211,7 +211,8 @@ fn start(
 
     let observer = Observer::new(sources, channel, pid, &options);
     let desk = Desk::open(observer, Plan::new(&options))?;
-    let mut session = Session { qemu: pid, signals, relay, mirrored: false, keys, desk };
+    let mut session =
+        Session { qemu: pid, signals, relay, mirrored: false, keys, help_until: None, desk };
     let end = session.run();
     if used || session.mirrored || end.is_err() {
         modes.restore();

@@ -12,12 +12,16 @@ use nix::unistd::Pid;
 use super::end::End;
 use super::signals::{Notice, Signals};
 use crate::sys;
-use crate::terminal::{Action, Destination, Keys, Relay};
+use crate::terminal::{Action, Destination, Keys, Relay, is_terminal};
 use crate::watch::{Desk, Question, Subject};
 
 /// How often to look whether QEMU has read what came before, where the kernel
 /// does not tell: at the end of a file, and within a paste of many lines.
 const RETRY: Duration = Duration::from_millis(1);
+
+/// How long QEMU may take to read the key that prints its help, for ours to
+/// follow it.
+const HELP: Duration = Duration::from_secs(2);
 
 /// A running QEMU and what we hold of it.
 pub struct Session {
@@ -31,6 +35,8 @@ pub struct Session {
     pub mirrored: bool,
     /// The watch over what is typed.
     pub keys: Keys,
+    /// Our help is due once QEMU has read its key, if it does until then.
+    pub help_until: Option<Instant>,
     /// Where questions are answered.
     pub desk: Desk,
 }
@@ -39,6 +45,7 @@ pub struct Session {
 #[derive(Clone, Copy, Default)]
 struct Woken {
     signals: bool,
+    stop: bool,
     packets: bool,
     room: bool,
     typed: bool,
@@ -65,7 +72,11 @@ impl Session {
                 }
                 return Ok(verdict.map_or(end, End::Exited));
             }
+            if woken.stop {
+                self.signals.stop(self.qemu);
+            }
             self.take_terminal(woken);
+            self.see_to_help();
             if woken.desk {
                 self.desk.collect();
                 if let Some(stdio) = self.desk.stdio_use() {
@@ -81,10 +92,11 @@ impl Session {
     /// Sleep until something happens.
     fn wait(&self) -> io::Result<Woken> {
         let relay = self.relay.as_ref();
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5);
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(6);
         let signals = add(&mut fds, self.signals.as_fd(), PollFlags::POLLIN);
         let desk = add(&mut fds, self.desk.as_fd(), PollFlags::POLLIN);
         let monitor = self.desk.monitor_fd().map(|fd| add(&mut fds, fd, PollFlags::POLLIN));
+        let stop = self.signals.stop_fd().map(|fd| add(&mut fds, fd, PollFlags::POLLIN));
         let master = relay.map(|relay| {
             let room = if relay.is_full() { PollFlags::POLLOUT } else { PollFlags::empty() };
             add(&mut fds, relay.master(), PollFlags::POLLIN | room)
@@ -105,6 +117,7 @@ impl Session {
         let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
         Ok(Woken {
             signals: came(Some(signals), any),
+            stop: came(stop, any),
             packets: came(master, PollFlags::POLLIN),
             room: came(master, PollFlags::POLLOUT),
             typed: came(typed, any),
@@ -115,13 +128,10 @@ impl Session {
     }
 
     /// How long to sleep at most: for ever, but for a key that is held back
-    /// or an end of file that waits.
+    /// or what waits for QEMU to have read the rest.
     fn timeout(&self) -> PollTimeout {
-        let end = self
-            .relay
-            .as_ref()
-            .is_some_and(|relay| relay.ends() || relay.is_behind())
-            .then_some(RETRY);
+        let waits = |relay: &Relay| relay.ends() || relay.is_behind() || self.help_until.is_some();
+        let end = self.relay.as_ref().is_some_and(waits).then_some(RETRY);
         let held = self.keys.deadline().map(|at| at.saturating_duration_since(Instant::now()));
         match (end, held) {
             (Some(wait), None) | (None, Some(wait)) => rounded_up(wait),
@@ -191,6 +201,10 @@ impl Session {
                                 self.desk.toggle_follow(Destination::Terminal);
                                 continue;
                             }
+                            Action::Help => {
+                                self.help_until = Some(Instant::now() + HELP);
+                                continue;
+                            }
                         };
                         let destination = Destination::Terminal;
                         let for_all = self.keys.for_all();
@@ -214,6 +228,18 @@ impl Session {
         self.keys.release(Some(Instant::now()), &mut onward);
         if !onward.is_empty() {
             relay.send(&onward);
+        }
+    }
+
+    /// Tell our keys beneath QEMU's help, where that goes to the terminal.
+    fn see_to_help(&mut self) {
+        let (Some(until), Some(relay)) = (self.help_until, &self.relay) else { return };
+        let is_read = relay.is_read();
+        if is_read && let Some(lines) = self.keys.help().filter(|_| is_terminal(1)) {
+            self.desk.write_after_qemu(lines);
+        }
+        if is_read || Instant::now() >= until {
+            self.help_until = None;
         }
     }
 }

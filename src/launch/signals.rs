@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::libc;
 use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -42,6 +43,9 @@ const FORWARDED: &[libc::c_int] = &[
 /// blocked on entry (QEMU gets its own mask back).
 pub const NEEDED: &[Signal] = &[Signal::SIGCHLD, Signal::SIGUSR1];
 
+/// Held back: see [`Signals::stop`].
+pub const HELD: &[Signal] = &[Signal::SIGTSTP];
+
 /// What a signal means for the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -58,6 +62,8 @@ pub enum Notice {
 /// The signals of this process, as notices.
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, WithOrigin>,
+    /// Readable while a SIGTSTP waits; `None` where it stops nobody.
+    stop: Option<SignalFd>,
 }
 
 impl Signals {
@@ -68,11 +74,15 @@ impl Signals {
     pub fn catch(inheritance: &Inheritance) -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         let ours = [libc::SIGUSR1, libc::SIGCHLD, libc::SIGWINCH];
-        // Where ^Z was ignored, QEMU ignores it too: nobody stops.
-        let stop = Some(libc::SIGTSTP).filter(|stop| !inheritance.ignores(*stop));
-        let all = ours.iter().chain(&stop).chain(FORWARDED);
+        let all = ours.iter().chain(FORWARDED);
         let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), all)?;
-        Ok(Self { delivery })
+        // Where ^Z was ignored or blocked, it is so in QEMU too: nobody stops.
+        let stop = if inheritance.lets_through(Signal::SIGTSTP) {
+            Some(SignalFd::new(&HELD.iter().copied().collect())?)
+        } else {
+            None
+        };
+        Ok(Self { delivery, stop })
     }
 
     /// Catch only the one that asks.
@@ -83,7 +93,7 @@ impl Signals {
         let (read, write) = UnixStream::pair()?;
         let ours = [libc::SIGUSR1];
         let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), ours)?;
-        Ok(Self { delivery })
+        Ok(Self { delivery, stop: None })
     }
 
     /// Take the questions, where nothing else is caught; whether there are any.
@@ -97,8 +107,24 @@ impl Signals {
         self.delivery.get_read().as_fd()
     }
 
-    /// Handle what has come: pass on to `qemu` what is QEMU's, stop where the
-    /// user stops the job, and tell the rest.
+    /// Readable when the job is to stop.
+    #[must_use]
+    pub fn stop_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.stop.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Stop with QEMU, as the user stops the job. SIGTSTP is held back, so
+    /// that a SIGCONT that follows at once takes it away (signal(7)), as it
+    /// would have done had there been only one of us: a handler would see
+    /// the two in any order.
+    pub fn stop(&self, qemu: Pid) {
+        // The terminal's reaches QEMU by itself; a second one changes nothing.
+        let _ = sys::forward_signal(qemu, libc::SIGTSTP, None);
+        sys::stop_here();
+    }
+
+    /// Handle what has come: pass on to `qemu` what is QEMU's, and tell the
+    /// rest.
     pub fn handle(&mut self, qemu: Pid) -> Vec<Notice> {
         let mut notices = Vec::new();
         for origin in self.delivery.pending() {
@@ -107,10 +133,6 @@ impl Signals {
                 libc::SIGUSR1 => notices.push(Notice::Ask),
                 libc::SIGCHLD => notices.push(Notice::Child),
                 libc::SIGWINCH => notices.push(Notice::Resized),
-                libc::SIGTSTP => {
-                    forward(qemu, &origin);
-                    sys::stop_here();
-                }
                 libc::SIGCONT => {
                     forward(qemu, &origin);
                     notices.push(Notice::Continued);
@@ -127,7 +149,7 @@ fn forward(qemu: Pid, origin: &Origin) {
     let sender = match (&origin.cause, origin.signal) {
         // QEMU answers to nobody's SIGCONT by name, and a continued process
         // has no use for a queued one.
-        (Cause::Sent(_), libc::SIGCONT | libc::SIGTSTP) => None,
+        (Cause::Sent(_), libc::SIGCONT) => None,
         (Cause::Sent(_), _) => origin.process.map(|process| (process.pid, process.uid)),
         // A terminal that hangs up tells the leader of its session, alone.
         (_, libc::SIGHUP) if leads_session() => Some((0, 0)),

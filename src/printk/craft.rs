@@ -5,6 +5,10 @@
 //! and which descriptor is given up for it, so that a decoder that
 //! misunderstands them does not find its own misunderstanding confirmed.
 
+mod running;
+
+pub use running::{Running, Writer};
+
 use crate::arch::{Arch, Endian, Word};
 use crate::guest::{AddressRule, Image, View};
 

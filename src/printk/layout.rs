@@ -91,8 +91,8 @@ pub enum LayoutSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingLayout {
     pub(super) source: LayoutSource,
-    pub(super) head: HeadForm,
-    pub(super) desc: DescForm,
+    pub(crate) head: HeadForm,
+    pub(crate) desc: DescForm,
     pub(super) info: InfoForm,
 }
 
@@ -181,15 +181,15 @@ fn whole(types: &dyn Types, (structure, path): (&str, &str), size: usize) -> Opt
 
 /// Offsets in `struct printk_ringbuffer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct HeadForm {
+pub(crate) struct HeadForm {
     /// Bytes up to and with all that is listed here.
     pub size: usize,
-    count_bits: usize,
+    pub count_bits: usize,
     descs: usize,
     infos: usize,
     head_id: usize,
     tail_id: usize,
-    size_bits: usize,
+    pub size_bits: usize,
     data: usize,
     head_lpos: usize,
     tail_lpos: usize,
@@ -202,7 +202,7 @@ impl HeadForm {
     /// Six words first: their last one may hold any number, also one that
     /// makes the header look like five; the reverse needs a text buffer at an
     /// address of some 30 bytes.
-    pub(super) const fn known(word: Word) -> [Self; 2] {
+    pub(crate) const fn known(word: Word) -> [Self; 2] {
         [Self::with_text_at(word, 6), Self::with_text_at(word, 5)]
     }
 
@@ -247,17 +247,17 @@ impl HeadForm {
 
 /// Offsets in `struct prb_desc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct DescForm {
+pub(crate) struct DescForm {
     /// From one to the next, in bytes.
     pub size: usize,
-    state_var: usize,
+    pub state_var: usize,
     begin: usize,
     next: usize,
 }
 
 impl DescForm {
     /// `state_var` and `text_blk_lpos`.
-    pub(super) const fn known(word: Word) -> Self {
+    pub(crate) const fn known(word: Word) -> Self {
         let w = word.bytes();
         Self { size: 3 * w, state_var: 0, begin: w, next: 2 * w }
     }
@@ -275,7 +275,7 @@ impl DescForm {
 
 /// `struct printk_ringbuffer`, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(crate) struct Header {
     pub count_bits: u32,
     pub descs: u64,
     pub infos: u64,
@@ -285,7 +285,7 @@ pub(super) struct Header {
 
 /// The fields of the header that move as the kernel prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Marks {
+pub(crate) struct Marks {
     pub head_id: u64,
     pub tail_id: u64,
     pub head_lpos: u64,
@@ -298,7 +298,7 @@ impl Header {
     ///
     /// Both sizes are `unsigned int` at the start of a word: reading a word
     /// there would be right on little endian only.
-    pub(super) fn parse(bytes: Bytes<'_>, form: &HeadForm) -> Option<Self> {
+    pub(crate) fn parse(bytes: Bytes<'_>, form: &HeadForm) -> Option<Self> {
         let count_bits = bytes.u32(form.count_bits)?;
         if bytes.u32(form.size_bits)? != count_bits.checked_add(AVG_BITS)? {
             return None;

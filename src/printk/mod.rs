@@ -31,6 +31,7 @@ use std::fmt;
 use crate::guest::ReadError;
 
 pub use buffer::{LogBuffer, Progress};
+pub(crate) use layout::{DescForm, HeadForm, Header};
 pub use layout::{LayoutSource, RingLayout, Types};
 pub use record::{Caller, Device, Entry, Format, Log, Loss, Record, State};
 

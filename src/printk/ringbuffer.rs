@@ -353,9 +353,13 @@ impl Ring {
     }
 
     /// Whether the ring is as it was set up: the one descriptor in use is
-    /// `DESC0`, which holds no record.
+    /// `DESC0`, which holds no record. Its state may not tell: a reset lays
+    /// the kernel's image anew, and the descriptors may come last.
     fn holds_nothing(&self, view: &View<'_>, marks: &Marks) -> Result<bool, Error> {
-        Ok(marks.head_id == marks.tail_id && self.desc(view, marks.head_id)?.state == REUSABLE)
+        let first = self.words().id_plus(marks.head_id, 1);
+        Ok(marks.head_id == marks.tail_id
+            && (self.origins().contains(&first)
+                || self.desc(view, marks.head_id)?.state == REUSABLE))
     }
 
     /// Whether `desc` may be what a writer finds that has just taken `id`:

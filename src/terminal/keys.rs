@@ -27,11 +27,19 @@ pub enum Action {
     Where,
     /// To show records as they are printed, or no longer.
     Follow,
+    /// QEMU's own help, with our keys beneath QEMU's.
+    Help,
 }
 
 /// What the keys beside the chosen one mean, after the same prefix.
-const BESIDE: [(u8, Action); 3] =
-    [(b'a', Action::All), (b'w', Action::Where), (b'f', Action::Follow)];
+const BESIDE: [(u8, Action, &str); 3] = [
+    (b'a', Action::All, "show all of it"),
+    (b'w', Action::Where, "show where each CPU is"),
+    (b'f', Action::Follow, "follow the log, or stop"),
+];
+
+/// The keys by which QEMU prints its help (char-mux.c, `mux_proc_byte`).
+const QEMUS_HELP: [u8; 2] = [b'h', b'?'];
 
 /// What is asked for by a key after the prefix, where `chosen` asks for the
 /// log.
@@ -39,7 +47,7 @@ fn action(chosen: u8, key: u8) -> Option<Action> {
     if key == chosen {
         return Some(Action::Report);
     }
-    BESIDE.iter().find(|(beside, _)| *beside == key).map(|(_, action)| *action)
+    BESIDE.iter().find(|(beside, ..)| *beside == key).map(|(_, action, _)| *action)
 }
 
 /// How our key is told from the rest.
@@ -122,8 +130,31 @@ impl Keys {
     #[must_use]
     pub fn for_all(&self) -> Option<KeySequence> {
         let KeySequence { prefix, key } = self.sequence()?;
-        let (all, _) = BESIDE.iter().find(|(_, action)| *action == Action::All)?;
+        let (all, ..) = BESIDE.iter().find(|(_, action, _)| *action == Action::All)?;
         (prefix.is_some() && key != *all).then_some(KeySequence { prefix, key: *all })
+    }
+
+    /// Our lines beneath QEMU's help, in its form (char-mux.c,
+    /// `mux_print_help`, 5.2 to 11.1), where our keys lie beside QEMU's.
+    #[must_use]
+    pub fn help(&self) -> Option<String> {
+        let Manner::LookOn { escape, key: chosen, .. } = self.manner else { return None };
+        let control = |key: u8| format!("C-{}", char::from(key - 1 + b'a'));
+        let prefix = match escape {
+            1..26 => control(escape),
+            _ => "Escape-Char".to_owned(),
+        };
+        let beside = BESIDE.iter().map(|(key, _, what)| (*key, *what));
+        let keys = beside.filter(|(key, _)| *key != chosen);
+        let lines =
+            [(chosen, "show the kernel's log")].into_iter().chain(keys).map(|(key, what)| {
+                let key = match key {
+                    1..26 => control(key),
+                    _ => char::from(key).to_string(),
+                };
+                format!("{prefix} {key}    {what} (qemu-logbuf)\n\r")
+            });
+        Some(lines.collect())
     }
 
     /// Pass `typed` on to `onward`, less what is ours; the actions asked for.
@@ -137,7 +168,8 @@ impl Keys {
                     if *escaped {
                         *escaped = false;
                         // The escape typed twice is the guest's, even as our key.
-                        asked.extend(action(*key, byte).filter(|_| byte != *escape));
+                        let help = QEMUS_HELP.contains(&byte).then_some(Action::Help);
+                        asked.extend(action(*key, byte).or(help).filter(|_| byte != *escape));
                     } else {
                         *escaped = byte == *escape;
                     }
@@ -226,6 +258,26 @@ mod tests {
         let one = KeyChoice::Sequence(KeySequence { prefix: None, key: 0x14 });
         let (actions, onward, all) = asked(one, StdioUse::Plain, b"\x14w\x01w");
         assert_eq!((actions, onward.as_slice(), all), (vec![Report], &b"w\x01w"[..], None));
+    }
+
+    #[test]
+    fn our_keys_are_told_beneath_qemus_where_they_lie_beside_them() {
+        let help = |choice, stdio, escape| Keys::new(choice, stdio, Some(escape)).help();
+        let lines = help(KeyChoice::Usual, StdioUse::Mux, 1).expect("lines");
+        assert!(lines.starts_with("C-a l    show the kernel's log (qemu-logbuf)\n\r"), "{lines}");
+        assert_eq!(lines.matches("\n\r").count(), 4);
+        let lines = help(KeyChoice::Usual, StdioUse::Mux, 0x14).expect("lines");
+        assert!(lines.starts_with("C-t l    "), "{lines}");
+        let own = KeyChoice::Sequence(KeySequence { prefix: Some(0x1c), key: b'w' });
+        let lines = help(own, StdioUse::Mux, 0x1c).expect("lines");
+        assert!(lines.starts_with("Escape-Char w    show the kernel's log"), "{lines}");
+        assert_eq!(lines.matches("\n\r").count(), 3);
+        assert_eq!(help(KeyChoice::Off, StdioUse::Mux, 1), None);
+        assert_eq!(help(KeyChoice::Usual, StdioUse::Plain, 1), None);
+        let mut keys = Keys::new(KeyChoice::Usual, StdioUse::Mux, Some(1));
+        let mut onward = Vec::new();
+        let asked = keys.feed(b"h\x01h\x01?\x01\x01h", Instant::now(), &mut onward);
+        assert_eq!(asked, [Action::Help, Action::Help]);
     }
 
     #[test]

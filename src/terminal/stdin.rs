@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{
@@ -114,6 +115,8 @@ pub struct Relay {
     active: bool,
     /// QEMU has set modes on its stdin.
     mirrored: bool,
+    /// The modes that we set on it ourselves: no news when they are told.
+    adopted: Option<Termios>,
     /// Whether QEMU has made its stdin non-blocking, as last seen.
     nonblocking: bool,
     /// The pty takes no more; it tells when it does again.
@@ -151,6 +154,7 @@ impl Relay {
             end_pending: false,
             active,
             mirrored: false,
+            adopted: None,
             nonblocking: false,
             full: false,
         };
@@ -189,6 +193,15 @@ impl Relay {
         !self.pending.is_empty() && !self.full
     }
 
+    /// Whether QEMU has read all that was typed. Asked of poll(2), which
+    /// delivers what the kernel still has on its way to QEMU before it says
+    /// that there is nothing (n_tty.c, `n_tty_poll`).
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        let mut fds = [PollFd::new(self.slave.as_fd(), PollFlags::POLLIN)];
+        self.pending.is_empty() && poll(&mut fds, PollTimeout::ZERO) == Ok(0)
+    }
+
     /// Whether an end of file waits for QEMU to have read what came before.
     #[must_use]
     pub const fn ends(&self) -> bool {
@@ -214,15 +227,37 @@ impl Relay {
 
     /// Give the real terminal the modes that QEMU set on its stdin.
     fn mirror(&mut self) {
+        let Ok(mut termios) = tcgetattr(&self.slave) else { return };
+        if self.adopted.as_ref() == Some(&termios) {
+            return;
+        }
         self.active = true;
         self.mirrored = true;
         sys::terminal_is_used();
-        let Ok(mut termios) = tcgetattr(&self.slave) else { return };
         termios.local_flags -= LocalFlags::EXTPROC;
         self.mirror_flags();
         // In the background this stops the job by SIGTTOU, as it would QEMU.
         while tcsetattr(sys::standard(0), SetArg::TCSANOW, &termios) == Err(Errno::EINTR) {}
         crate::trace!("terminal modes follow QEMU's: {:?}", termios.local_flags);
+    }
+
+    /// Give QEMU's stdin the modes of the real terminal, where QEMU has set
+    /// none on it: curses sets them on its stdout, and would read a `^D` as an
+    /// end of file from a stdin that still reads lines.
+    fn adopt(&mut self) {
+        if self.mirrored {
+            return;
+        }
+        let (Ok(mut wanted), Ok(now)) = (tcgetattr(sys::standard(0)), tcgetattr(&self.slave))
+        else {
+            return;
+        };
+        wanted.local_flags |= LocalFlags::EXTPROC;
+        let read_as = |modes: &Termios| (modes.local_flags, modes.input_flags, modes.control_chars);
+        if read_as(&wanted) != read_as(&now) {
+            let _ = tcsetattr(&self.slave, SetArg::TCSANOW, &wanted);
+            self.adopted = tcgetattr(&self.slave).ok();
+        }
     }
 
     /// QEMU makes the open file behind its stdin non-blocking, which whoever
@@ -268,6 +303,7 @@ impl Relay {
 
     /// Pass bytes on to QEMU, now or as soon as there is room.
     pub fn send(&mut self, typed: &[u8]) {
+        self.adopt();
         self.pending.extend_from_slice(typed);
         self.flush();
     }
@@ -324,7 +360,7 @@ impl Relay {
     /// EOF character is turned into one for a reader in canonical mode with
     /// `EXTPROC` (n_tty.c, `copy_from_read_buf`, since 2.6.39).
     pub fn flush_end(&mut self) {
-        if !self.end_pending || !self.pending.is_empty() || sys::unread(self.slave.as_fd()) > 0 {
+        if !self.end_pending || !self.is_read() {
             return;
         }
         self.end_pending = false;

@@ -74,7 +74,7 @@ pub(super) fn consult(
                 // What QEMU loads need not have symbols; what the user named
                 // should.
                 if *role == Role::Given {
-                    warnings.push(format!("{}: {error}", path.display()));
+                    warnings.push(of_no_use(path, error));
                 }
                 continue;
             }
@@ -83,7 +83,7 @@ pub(super) fn consult(
         if locate_name(names).is_none() {
             // Functions alone (kallsyms without CONFIG_KALLSYMS_ALL).
             if *role == Role::Given {
-                warnings.push(format!("{}: {}", path.display(), LocateError::NoName));
+                warnings.push(of_no_use(path, &LocateError::NoName));
             }
             continue;
         }
@@ -372,6 +372,11 @@ fn undecodable(error: printk::Error) -> Result<Verdict, ReadError> {
     }
 }
 
+/// A file named by the user that does not lead to the log, in one sentence.
+fn of_no_use(path: &Path, why: &dyn std::fmt::Display) -> String {
+    format!("{}: {why}; name the guest's vmlinux with symbols, or its System.map", path.display())
+}
+
 /// A vmlinux that is not the guest's, in one sentence that names both.
 fn stale(path: &Path, names: &Names, guests: &[u8]) -> String {
     let of = |banner: &[u8]| String::from_utf8_lossy(banner).into_owned();
@@ -384,7 +389,7 @@ fn stale(path: &Path, names: &Names, guests: &[u8]) -> String {
             banner.rfind(") #").map_or_else(|| banner.to_owned(), |at| banner[at + 2..].to_owned())
         };
         return format!(
-            "{} is Linux {} {}, the guest runs another build of it, {}",
+            "{} is Linux {} {}, the guest runs another build of it, {}; name the guest's own vmlinux",
             path.display(),
             release(&ours),
             build(&ours),
@@ -392,7 +397,7 @@ fn stale(path: &Path, names: &Names, guests: &[u8]) -> String {
         );
     }
     format!(
-        "{} is Linux {}, the guest runs Linux {}",
+        "{} is Linux {}, the guest runs Linux {}; name the guest's own vmlinux",
         path.display(),
         release(&ours),
         release(&guests)

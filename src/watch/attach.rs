@@ -17,12 +17,14 @@ use nix::sys::socket::{getsockopt, sockopt};
 use serde_json::json;
 
 use super::observer::Observer;
+use super::plan::Plan;
 use super::question::{Question, Subject};
 use super::sources::Sources;
-use super::vigil::{Plan, Vigil};
+use super::vigil::Vigil;
 use crate::cli::Options;
 use crate::launch::fields;
 use crate::monitor::{self, Monitor};
+use crate::sys::reason;
 use crate::terminal::Destination;
 use crate::trace;
 
@@ -52,9 +54,14 @@ enum AttachError {
 impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Process(pid, error) if error.kind() == std::io::ErrorKind::NotFound => write!(
+                f,
+                "there is no process {pid}; name QEMU's with --logbuf-attach, or its QMP socket"
+            ),
             Self::Process(pid, error) => write!(
                 f,
-                "process {pid} cannot be looked at: {error}; name its QMP socket with --logbuf-attach"
+                "process {pid} cannot be looked at: {}; name its QMP socket with --logbuf-attach",
+                reason(error)
             ),
             Self::Ours(pid) => write!(
                 f,
@@ -65,7 +72,12 @@ impl fmt::Display for AttachError {
                 "process {pid} has no QMP socket; QEMU needs -qmp unix:PATH,server=on,wait=off for that"
             ),
             Self::Connect(path, error) => {
-                write!(f, "{} cannot be connected to: {error}; is QEMU running?", path.display())
+                let why = reason(error);
+                write!(
+                    f,
+                    "{} cannot be connected to: {why}; name the -qmp socket of a QEMU that runs",
+                    path.display()
+                )
             }
             Self::Silent(path) => write!(
                 f,
@@ -293,6 +305,7 @@ mod tests {
         assert!(said("/nonexistent/qmp").contains("/nonexistent/qmp cannot be connected to"));
         let own = std::process::id().to_string();
         assert!(said(&own).contains("has no QMP socket"), "{}", said(&own));
-        assert!(said("2147483647").contains("cannot be looked at"));
+        // More than a process id goes to.
+        assert!(said("2147483647").starts_with("there is no process 2147483647; "));
     }
 }

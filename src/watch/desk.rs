@@ -14,8 +14,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::effort::Handle;
 use super::observer::{Access, Observer};
+use super::orders::{Finding, Order, Ringer};
+use super::plan::{Plan, status};
 use super::question::Question;
-use super::vigil::{Finding, Order, Plan, Vigil, status};
+use super::vigil::Vigil;
 use crate::monitor::StdioUse;
 use crate::report::Report;
 use crate::terminal::Destination;
@@ -42,6 +44,8 @@ enum Task {
     Event { trigger: &'static str, note: String, ends: bool },
     /// What was found out already.
     Answered(Box<Report>),
+    /// Lines for the terminal, beneath what QEMU is printing there.
+    AfterQemu(String),
 }
 
 /// The vigil at work.
@@ -88,10 +92,6 @@ pub struct Desk {
     bell: UnixStream,
 }
 
-/// Who rings: the observer, done with an answer, or the vigil.
-const OBSERVER: u8 = 0;
-pub(super) const VIGIL: u8 = 1;
-
 /// Say that the observer came to grief.
 fn admit(place: &Destination) {
     let _ = place.write(
@@ -100,11 +100,11 @@ fn admit(place: &Destination) {
 }
 
 /// Rings when dropped, whatever way a thread ends.
-struct Ring(UnixStream, u8);
+struct Ring(UnixStream, Ringer);
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        let _ = self.0.write(&[self.1]);
+        let _ = self.0.write(&[self.1.byte()]);
     }
 }
 
@@ -154,7 +154,7 @@ impl Desk {
         let (theirs, ours) = UnixStream::pair()?;
         theirs.set_nonblocking(true)?;
         ours.set_nonblocking(true)?;
-        let (bell, ring) = (self.bell.try_clone()?, Ring(self.bell.try_clone()?, VIGIL));
+        let (bell, ring) = (self.bell.try_clone()?, Ring(self.bell.try_clone()?, Ringer::Vigil));
         let plan = self.plan.clone();
         let task = move || {
             let _ring = ring;
@@ -205,6 +205,15 @@ impl Desk {
         self.next();
     }
 
+    /// Write to the terminal beneath what QEMU prints for what it has read.
+    pub fn write_after_qemu(&mut self, lines: String) {
+        if self.waiting.len() < WAITING {
+            self.asked.store(true, Ordering::Relaxed);
+            self.waiting.push_back(Task::AfterQemu(lines));
+        }
+        self.next();
+    }
+
     /// Begin to show records at `destination` as they are printed, or stop.
     pub fn toggle_follow(&mut self, destination: Destination) {
         if let Err(error) = self.begin_watch() {
@@ -230,7 +239,7 @@ impl Desk {
         let mut rung = [0; 16];
         let mut is_back = false;
         while let Ok(count @ 1..) = self.done.read(&mut rung) {
-            is_back |= rung.iter().take(count).any(|who| *who == OBSERVER);
+            is_back |= rung.iter().take(count).any(|who| *who == Ringer::Observer.byte());
         }
         self.take_findings();
         self.take_back(is_back);
@@ -322,6 +331,7 @@ impl Desk {
         let place = match &task {
             Task::Asked(question) => question.destination.clone(),
             Task::Event { .. } | Task::Answered(_) => self.plan.destination(),
+            Task::AfterQemu(_) => Destination::Terminal,
         };
         if let Task::Event { ends, .. } = task {
             self.ends = ends;
@@ -338,6 +348,7 @@ impl Desk {
             }
             Task::Event { trigger, note, .. } => observer.answer_event(trigger, note, &place),
             Task::Answered(report) => observer.deliver(*report, &place),
+            Task::AfterQemu(lines) => observer.write_after_qemu(&lines, &place),
         });
     }
 
@@ -347,7 +358,7 @@ impl Desk {
         self.seat = match std::mem::replace(&mut self.seat, Seat::Empty) {
             Seat::Free(mut observer) => {
                 let task = move || {
-                    let _ring = Ring(bell, OBSERVER);
+                    let _ring = Ring(bell, Ringer::Observer);
                     work(&mut observer);
                     observer
                 };

@@ -267,6 +267,20 @@ impl Observer {
         self.press.put(&report, destination);
     }
 
+    /// Write beneath what QEMU prints for a key that it has read: it answers
+    /// over its monitor from the same loop, and so when it has done with that.
+    pub(super) fn write_after_qemu(&mut self, lines: &str, destination: &Destination) {
+        let Ok(link) = &self.link else { return };
+        let deadline = Instant::now() + REPLY;
+        let mut monitor = link.monitor.lock();
+        let answered = monitor.ready(deadline).and_then(|()| monitor.query_status(deadline));
+        drop(monitor);
+        trace!("QEMU has done with its key: {answered:?}");
+        if answered.is_ok() {
+            let _ = destination.write(lines.as_bytes());
+        }
+    }
+
     /// Ask the guest.
     fn report(&mut self, question: &Question) -> Report {
         self.number += 1;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::Options;
 use crate::printk::Entry;
 use crate::report::{self, ColorChoice, Format, LineEnd, Report, Style, Verdict};
+use crate::sys::reason;
 use crate::terminal::Destination;
 use crate::trace;
 
@@ -44,28 +45,33 @@ impl Press {
         Self { color: options.color, format: options.format, output: options.output.clone() }
     }
 
-    /// Write a whole report to `destination`, or to the file that the options
-    /// name instead; whether that could be done.
+    /// Write a whole report to the file that the options name, or else to
+    /// `destination`; whether that could be done.
     pub fn put(&self, report: &Report, destination: &Destination) -> bool {
-        let destination = match &self.output {
-            Some(path) => Destination::File(filled_in(path, report.number)),
-            None => destination.clone(),
+        let Some(path) = &self.output else {
+            return self.write(report, destination).is_ok();
         };
-        let style = self.style(&destination);
+        let path = filled_in(path, report.number);
+        let Err(error) = self.write(report, &Destination::File(path.clone())) else { return true };
+        let line = format!(
+            "qemu-logbuf: cannot write {}: {}, so the report is shown here; name another file with --logbuf-output\r\n",
+            path.display(),
+            reason(&error)
+        );
+        let _ = Destination::Stderr.write(line.as_bytes());
+        // What was asked for is worth more than the file it was to be in.
+        self.write(report, destination).is_ok()
+    }
+
+    fn write(&self, report: &Report, destination: &Destination) -> io::Result<()> {
+        let style = self.style(destination);
         let written = if report::expected_size(report, self.format, style) < LONG {
-            destination.write(&self.render(report, &destination))
+            destination.write(&self.render(report, destination))
         } else {
-            report::write(report, self.format, style, &mut Pages(&destination))
+            report::write(report, self.format, style, &mut Pages(destination))
         };
         trace!("report to {destination:?}: {written:?}");
-        if let (Err(error), Destination::File(path)) = (&written, &destination) {
-            let line = format!(
-                "qemu-logbuf: cannot write {}: {error}; name another file with --logbuf-output\r\n",
-                path.display()
-            );
-            let _ = Destination::Stderr.write(line.as_bytes());
-        }
-        written.is_ok()
+        written
     }
 
     /// Write entries of a log in one piece, as they stand in a report, where

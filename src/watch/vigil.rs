@@ -21,21 +21,21 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use regex_lite::Regex;
 
 use super::boot::{Boot, begins_panic};
-use super::desk::VIGIL;
+use super::closing::Closing;
 use super::follow::Follower;
 use super::observer::Access;
-use super::press::Press;
+use super::orders::{Finding, Order, Ringer};
+use super::plan::{Plan, status};
 use super::sight::{Console, Look, Sight};
-use crate::cli::{Events, Follow, Options};
+use crate::cli::Follow;
 use crate::guest::ReadError;
 use crate::guest::cpu;
 use crate::guest::live::LiveMemory;
 use crate::monitor::{Event, Shared};
 use crate::printk::{Log, Progress};
-use crate::report::{self, Report, Verdict};
+use crate::report::{self, Verdict};
 use crate::terminal::Destination;
 use crate::trace;
 
@@ -60,152 +60,11 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How long a panic may go on printing before it is reported.
 const PANIC_PRINTS: Duration = Duration::from_millis(500);
 
-/// How long QEMU may take to end when asked to, and when told to.
-const QUIT: Duration = Duration::from_secs(2);
-const TERMINATE: Duration = Duration::from_secs(5);
-
-/// The launcher's exit status for each verdict.
-pub mod status {
-    /// The log says what was expected.
-    pub const EXPECTED: u8 = 0;
-    /// QEMU ended as a success, and the log never said what was expected.
-    pub const UNEXPECTED: u8 = 121;
-    /// The guest was reset.
-    pub const RESET: u8 = 122;
-    /// The kernel panicked.
-    pub const PANIC: u8 = 123;
-    /// The kernel went silent; as timeout(1) has it.
-    pub const STALL: u8 = 124;
-}
-
-/// What to look out for.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    on: Events,
-    stop_on: Events,
-    expect: Option<Regex>,
-    follow: Option<Follow>,
-    press: Press,
-    /// Where reports of events go, unless the options name a file.
-    destination: Destination,
-    /// Nobody but QEMU's monitor says that QEMU has ended.
-    attached: bool,
-}
-
-impl Plan {
-    /// What the user's options ask for.
-    #[must_use]
-    pub fn new(options: &Options) -> Self {
-        Self {
-            on: options.on,
-            stop_on: options.stop_on,
-            // It was tried when the options were read.
-            expect: options.expect.as_deref().and_then(|text| Regex::new(text).ok()),
-            follow: options.follow,
-            press: Press::new(options),
-            destination: Destination::Stderr,
-            attached: false,
-        }
-    }
-
-    /// Follow a QEMU that was not started by us to standard output, until it
-    /// ends; a console of its kernel's is not on this terminal.
-    pub(super) fn following(options: &Options) -> Self {
-        Self {
-            on: Events::default(),
-            stop_on: Events::default(),
-            expect: None,
-            follow: Some(Follow::All),
-            press: Press::new(options),
-            destination: Destination::Stdout,
-            attached: true,
-        }
-    }
-
-    /// The same with another place for reports of events.
-    #[must_use]
-    pub fn at(self, destination: Destination) -> Self {
-        Self { destination, ..self }
-    }
-
-    /// Where reports of events go.
-    pub(super) fn destination(&self) -> Destination {
-        self.destination.clone()
-    }
-
-    /// Whether there is nothing to look out for.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        !self.keeps_log() && self.follow.is_none()
-    }
-
-    /// Whether a success needs words that the log has to say.
-    #[must_use]
-    pub const fn expects(&self) -> bool {
-        self.expect.is_some()
-    }
-
-    /// Whether anything but following is asked for.
-    fn keeps_log(&self) -> bool {
-        !self.on.is_empty() || !self.stop_on.is_empty() || self.expect.is_some()
-    }
-
-    /// Whether what the log says at its very end matters: more than that it
-    /// has come to a stop.
-    fn needs_the_last_words(&self) -> bool {
-        let of = |events: &Events| events.panic || events.reset || events.shutdown || events.exit;
-        of(&self.on) || of(&self.stop_on) || self.expect.is_some()
-    }
-
-    /// A line of our own, where reports of events go.
-    pub(super) fn say(&self, what: &str) {
-        self.press.say(what, &self.destination);
-    }
-}
-
-/// What the vigil is told.
-pub(super) enum Order {
-    /// Begin to follow, or stop it; where to show records.
-    ToggleFollow(Destination),
-    /// The report that QEMU is to be ended after has been made.
-    EndQemu,
-    /// QEMU has ended.
-    Ended,
-}
-
-/// What the vigil tells.
-pub(super) enum Finding {
-    /// Ask the guest, while it can still be asked everything.
-    Ask {
-        /// The event.
-        trigger: &'static str,
-        /// What else there is to say.
-        note: String,
-        /// Order to end QEMU afterwards.
-        ends: bool,
-    },
-    /// A report that was made.
-    Report(Box<Report>),
-    /// What the launcher's exit status is to be.
-    Status(u8),
-    /// QEMU ran and has ended, and the log never said what was expected.
-    Unexpected,
-}
-
 /// A limit to a kernel's silence.
 struct Limit {
     time: Duration,
     ends: bool,
     passed: bool,
-}
-
-/// What comes next in ending QEMU, and when.
-#[derive(Clone, Copy)]
-enum Closing {
-    Quit(Instant),
-    Terminate(Instant),
-    Kill(Instant),
-    Waiting,
 }
 
 /// The watch.
@@ -322,12 +181,8 @@ impl Vigil {
 
     /// Sleep until something comes, or it is time to look.
     fn wait(&mut self) {
-        let closing = match self.closing {
-            Some(Closing::Quit(at) | Closing::Terminate(at) | Closing::Kill(at)) => {
-                Some(at.saturating_duration_since(Instant::now()))
-            }
-            Some(Closing::Waiting) | None => None,
-        };
+        let closing = self.closing.as_ref().and_then(Closing::due);
+        let closing = closing.map(|at| at.saturating_duration_since(Instant::now()));
         let wait = [self.wait_for_look(), closing].into_iter().flatten().min();
         let timeout = wait.map_or(PollTimeout::NONE, |wait| {
             // Rounded up, or it would spin through the last millisecond.
@@ -382,7 +237,7 @@ impl Vigil {
 
     fn tell(&mut self, finding: Finding) {
         let _ = self.findings.send(finding);
-        let _ = self.desk.write(&[VIGIL]);
+        let _ = self.desk.write(&[Ringer::Vigil.byte()]);
     }
 }
 
@@ -724,43 +579,18 @@ impl Vigil {
         }
     }
 
-    /// Begin to end QEMU: by its monitor first.
+    /// Begin to end QEMU.
     fn end_qemu(&mut self) {
-        if self.closing.is_some() {
-            return;
-        }
-        self.closing = Some(Closing::Quit(Instant::now() + QUIT));
-        self.close();
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(qemu) = self.qemu {
-            let _ = kill(qemu, signal);
+        if self.closing.is_none() {
+            self.closing = Some(Closing::begin(self.qemu));
+            self.close();
         }
     }
 
-    /// Go on with it: by signals, if it must be.
+    /// Go on with it.
     fn close(&mut self) {
-        let now = Instant::now();
-        match self.closing {
-            // On its way out it ends by itself, or pauses and can be asked.
-            Some(Closing::Quit(at)) if !self.monitor.lock().is_ending() => {
-                self.closing = Some(Closing::Terminate(at));
-                let quit = self.monitor.lock().quit(at);
-                trace!("quit: {quit:?}");
-            }
-            Some(Closing::Quit(at)) if at <= now => {
-                self.closing = Some(Closing::Terminate(now));
-            }
-            Some(Closing::Terminate(at)) if at <= now => {
-                self.signal(Signal::SIGTERM);
-                self.closing = Some(Closing::Kill(now + TERMINATE));
-            }
-            Some(Closing::Kill(at)) if at <= now => {
-                self.signal(Signal::SIGKILL);
-                self.closing = Some(Closing::Waiting);
-            }
-            _ => {}
+        if let Some(closing) = &mut self.closing {
+            closing.go_on(&self.monitor);
         }
     }
 }

@@ -12,13 +12,14 @@ use super::guest::{MACHINE, in_time, until};
 use super::{lab, messages};
 
 /// A bare QEMU with a QMP socket.
-struct Bare {
+pub struct Bare {
     child: Child,
-    folder: tempfile::TempDir,
+    /// For what is saved of it.
+    pub folder: tempfile::TempDir,
 }
 
 impl Bare {
-    fn start(kernel: &Path) -> Self {
+    pub fn start(kernel: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let option = format!("unix:{},server=on,wait=off", folder.path().join("qmp").display());
         let child = Command::new("qemu-system-ppc64")
@@ -35,11 +36,11 @@ impl Bare {
         bare
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.folder.path().join("qmp")
     }
 
-    fn monitor(&self) -> Monitor {
+    pub fn monitor(&self) -> Monitor {
         let socket = UnixStream::connect(self.socket()).expect("a socket");
         Monitor::connect(socket, soon()).expect("QEMU's greeting")
     }
@@ -52,7 +53,7 @@ impl Drop for Bare {
     }
 }
 
-fn soon() -> Instant {
+pub fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
@@ -61,7 +62,8 @@ fn ours(words: &[String]) -> Output {
     command.args(words).stdin(Stdio::null()).output().expect("qemu-logbuf runs")
 }
 
-fn report(words: &[String]) -> (String, Option<i32>) {
+/// The report that the program gives with these words, and its status.
+pub fn report(words: &[String]) -> (String, Option<i32>) {
     let output = ours(words);
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
 }
@@ -96,6 +98,14 @@ fn a_qemu_that_runs_already_is_reported_on_and_left_as_it_was() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("one QMP client at a time"));
     drop(monitor);
+    // Where the report cannot go, it is not lost.
+    let nowhere = bare.folder.path().join("none/log").display().to_string();
+    let output = ours(&[by_socket, format!("--logbuf-output={nowhere}")]);
+    let err = String::from_utf8_lossy(&output.stderr);
+    let why = format!("cannot write {nowhere}: No such file or directory, so the report is shown");
+    assert!(err.contains(&why), "{err}");
+    assert_eq!(messages(&String::from_utf8_lossy(&output.stdout)), messages(&text));
+    assert_eq!(output.status.code(), Some(0));
 }
 
 /// Follow a QEMU that runs to its end, or until this is shown and we are ended
@@ -178,6 +188,14 @@ fn what_was_saved_of_a_guest_is_read_like_the_guest() {
     assert_eq!(messages(&text), live, "{text}");
     let (text, _) = read("part@0x1000000", &[]);
     assert_eq!(messages(&text), live, "{text}");
+    // What the library alone makes of it, with names and without.
+    for more in [&[][..], &[hung.as_path()]] {
+        let output = Command::new(lab::example("decode-dump")).arg(file("ram")).args(more).output();
+        let output = output.expect("decode-dump runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(messages(&text), live);
+    }
     for more in [&[][..], &vmlinux] {
         let (text, status) = read("tmp", more);
         assert_eq!(status, Some(0));

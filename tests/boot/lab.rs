@@ -59,7 +59,7 @@ pub fn hang(kernel: &std::path::Path, to: &std::path::Path, function: &str) {
 }
 
 /// An example program, built beside the tests.
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     let tests = std::env::current_exe().expect("the test's own path");
     let profile = tests.ancestors().nth(2).expect("target/PROFILE");
     profile.join("examples").join(name)

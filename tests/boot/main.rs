@@ -2,12 +2,15 @@
 //! held against what the same kernel prints by itself.
 
 mod attach;
+mod boards;
+mod damage;
 mod events;
 mod guest;
 mod lab;
 mod live_ring;
 mod places;
 mod soak;
+mod zimage;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -187,6 +190,16 @@ fn a_vmlinux_of_another_build_is_refused_by_name() {
     let report = guest.ask_until("Hardware name");
     assert!(report.contains("is Linux 5.1.0-"), "{report}");
     assert!(report.contains("the guest runs Linux 6.1.0-"), "{report}");
+    assert!(report.contains("; name the guest's own vmlinux"), "{report}");
+}
+
+#[test]
+fn a_vmlinux_of_no_use_is_named_with_why_and_what_to_give() {
+    let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
+    let guest = Guest::start(boot(&hung, &["--logbuf-vmlinux=/nowhere/vmlinux"]));
+    let report = guest.ask_until("Hardware name");
+    let why = "warning: /nowhere/vmlinux: No such file or directory; name the guest's vmlinux";
+    assert!(report.contains(why), "{report}");
 }
 
 #[test]

@@ -4,9 +4,11 @@ through qemu-logbuf, what it saw must be the same, and qemu-logbuf must answer.
 tests/clients/run-all sets the environment.
 """
 
+import atexit
 import difflib
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -22,6 +24,7 @@ MACHINE = ["-M", "pseries,x-vof=on", "-m", "512"]
 PATIENCE = 20
 
 directory = tempfile.mkdtemp(prefix="logbuf-clients-")
+atexit.register(shutil.rmtree, directory, ignore_errors=True)
 report = os.path.join(directory, "report")
 os.environ["QEMU_LOGBUF_OUTPUT"] = report
 
@@ -51,8 +54,20 @@ def decoded(text):
     return head >= 0 and re.search(r"\] Linux version \d", text[head:]) is not None
 
 
+def handles(process, number):
+    """Wait until the process has a handler for this signal."""
+
+    def caught():
+        with open(f"/proc/{process}/status", encoding="utf-8") as status:
+            [mask] = re.findall(r"^SigCgt:\t(\w+)", status.read(), flags=re.MULTILINE)
+        return int(mask, 16) >> (number - 1) & 1
+
+    until(f"a handler for signal {number}", caught)
+
+
 def ask(pid):
     """SIGUSR1, again until the kernel has printed; the reports."""
+    handles(pid, signal.SIGUSR1)
 
     def answered():
         before = reports().count("end of report")
@@ -64,9 +79,13 @@ def ask(pid):
 
 
 def steady(text):
-    """Without what differs from one boot to the next: times, and ids."""
+    """A boot's console without what differs from one to the next: times, where
+    the stack is, and the order of what threads print."""
     text = re.sub(r"\[ *\d+\.\d+\]", "[T]", text)
-    return text.replace("\r", "")
+    text = re.sub(r"audit\([\d.]+|\d{4}-\d\d-\S+ UTC \(\d+|\[c[0-9a-f]{15}\] \[|\d+ms", "…", text)
+    # Said only of what took long.
+    text = re.sub(r".*took \d+ usecs.*", "", text)
+    return "\n".join(sorted(filter(None, text.replace("\r", "").splitlines())))
 
 
 def compare(what, bare, wrapped):

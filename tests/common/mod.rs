@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// How long anything may take before a test calls it hung.
-pub const PATIENCE: Duration = Duration::from_secs(6);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The QEMU to test with: `QEMU_UNDER_TEST`, or the one in PATH.
 pub fn real_qemu() -> Option<PathBuf> {
@@ -24,8 +24,17 @@ pub fn real_qemu() -> Option<PathBuf> {
 
 /// Wait for `child`, doing `meanwhile` in between, which is to wait a moment
 /// itself; `None` if it takes too long.
-pub fn wait(child: &mut Child, mut meanwhile: impl FnMut()) -> Option<ExitStatus> {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait(child: &mut Child, meanwhile: impl FnMut()) -> Option<ExitStatus> {
+    wait_within(PATIENCE, child, meanwhile)
+}
+
+/// The same, where it may take this long.
+pub fn wait_within(
+    limit: Duration,
+    child: &mut Child,
+    mut meanwhile: impl FnMut(),
+) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status),

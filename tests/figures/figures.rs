@@ -6,10 +6,12 @@
 
 mod carry;
 mod decode;
+mod keystroke;
 #[path = "../boot/lab.rs"]
 #[allow(dead_code, reason = "shared with the tests of real guests")]
 mod lab;
 mod recipe;
+mod scan;
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,9 @@ const MACHINE: &[&str] =
     &["-M", "pseries,x-vof=on", "-m", "512", "-display", "none", "-nodefaults"];
 
 fn main() {
+    if std::env::var_os(keystroke::FAKE).is_some() {
+        return keystroke::fake();
+    }
     let word = std::env::args().skip(1).find(|word| !word.starts_with('-')).unwrap_or_default();
     let figures: &[(&str, fn())] = &[
         // First, for its peak of memory.
@@ -25,10 +30,12 @@ fn main() {
         ("answer", recipe::answer),
         ("ring", decode::ring),
         ("records", decode::records),
+        ("scan", scan::scan),
         ("start", carry::start),
         ("boot", carry::boot),
         ("idle", carry::idle),
         ("follow", carry::follow),
+        ("keystroke", keystroke::keystroke),
         ("binary", carry::binary),
     ];
     for (name, measure) in figures.iter().filter(|(name, _)| name.contains(&word)) {

@@ -100,7 +100,7 @@ pub fn answer() {
 }
 
 /// A QEMU of its own.
-struct Bare {
+pub struct Bare {
     qemu: Running,
     folder: tempfile::TempDir,
     monitor: Shared,
@@ -126,13 +126,18 @@ fn soon() -> Instant {
 
 impl Bare {
     fn start(kernel: &Path) -> Self {
+        Self::with(&["-kernel", kernel.to_str().expect("a plain path")])
+    }
+
+    /// One with these words after those of the machine.
+    pub fn with(words: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("qmp");
         let child = Command::new("qemu-system-ppc64")
             .args(MACHINE)
             .args(["-serial", "null"])
-            .args(["-qmp", &format!("unix:{},server=on,wait=off", path.display()), "-kernel"])
-            .arg(kernel)
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", path.display())])
+            .args(words)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -148,14 +153,20 @@ impl Bare {
         Self { qemu, folder, monitor }
     }
 
-    /// How many bytes a report reads, and how long merely reading them takes.
-    fn transfer(&self, kernel: &Path) -> (usize, Duration) {
-        let names = Elf::open(kernel).and_then(|elf| elf.names()).expect("names");
-        let arch = names.arch.expect("an architecture");
+    /// The guest's memory.
+    pub fn memory(&self) -> LiveMemory {
         let mut memory =
             LiveMemory::new(self.monitor.clone(), Some(self.qemu.pid().as_raw()), None);
         memory.begin(Duration::from_secs(2));
         memory.refresh().expect("QEMU tells");
+        memory
+    }
+
+    /// How many bytes a report reads, and how long merely reading them takes.
+    fn transfer(&self, kernel: &Path) -> (usize, Duration) {
+        let names = Elf::open(kernel).and_then(|elf| elf.names()).expect("names");
+        let arch = names.arch.expect("an architecture");
+        let memory = self.memory();
         let reads = loop {
             let noted = Noted(&memory, RefCell::default());
             let view = View::new(&noted, arch, AddressRule::Linear64);

@@ -67,6 +67,44 @@ fn help_and_readme_speak_of_options_that_exist() {
     assert!(strange.is_empty(), "{strange:?}");
 }
 
+/// Our words in an example of a shell, as the program would get them.
+fn words_in(line: &str) -> Vec<std::ffi::OsString> {
+    line.split(' ')
+        .filter(|word| word.starts_with("--logbuf-"))
+        .map(|word| word.replace('\'', "").into())
+        .collect()
+}
+
+#[test]
+fn examples_are_understood() {
+    let manual = read("man/qemu-logbuf.1");
+    let examples = manual.lines().filter_map(|line| line.strip_prefix(".Dl "));
+    // Blanks within quotes would take a shell to read.
+    let examples = examples.map(|line| line.replace("'Run /init'", "'/init'"));
+    let examples: Vec<_> = examples.filter(|line| line.contains("--logbuf-")).collect();
+    assert!(examples.len() >= 4, "{examples:?}");
+    for example in examples {
+        let request = cli::request(&words_in(&example), |_| None);
+        assert!(request.is_ok(), "{example}: {request:?}");
+    }
+}
+
+#[test]
+fn what_the_documents_link_to_is_there() {
+    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        let text = read(name);
+        let after = |mark| text.split(mark).skip(1);
+        let links = after("](").filter_map(|rest| rest.split(')').next());
+        let pictures = after("src=\"").chain(after("srcset=\""));
+        let pictures = pictures.filter_map(|rest| rest.split('"').next());
+        let local = links.chain(pictures).filter(|link| !link.starts_with("https://"));
+        for link in local {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(link);
+            assert!(path.exists(), "{name} links to {link}");
+        }
+    }
+}
+
 /// The values of a word that a completion must offer, and the program takes.
 fn fixed_values() -> Vec<(String, BTreeSet<String>)> {
     let names = options().into_iter();

@@ -73,10 +73,18 @@ pub enum Origin {
     Stripped,
     /// A `-kernel` in the form U-Boot loads: no ELF, gzipped.
     UImage,
+    /// A zImage, as the kernel's own build wraps it.
+    ZImage,
+    /// The same where it was built, with the vmlinux it was made from.
+    BuildTree,
     /// A kernel that our command line does not name.
     Unnamed,
     /// The same, from the PReP partition of a disk.
     Disk,
+    /// The same, a zImage there.
+    DiskZImage,
+    /// The same, loaded from a disk by GRUB, which is in that partition.
+    Grub,
     /// The same, as QEMU's `-bios`.
     Firmware,
     /// The same, put into memory by `-device loader`.
@@ -92,19 +100,40 @@ impl Origin {
         match self {
             Self::Kernel => 0,
             Self::Map => 1,
-            Self::Packed | Self::UImage => 2,
+            Self::Packed | Self::UImage | Self::ZImage | Self::BuildTree => 2,
             Self::Stripped => 3,
-            Self::Unnamed | Self::Disk | Self::Firmware | Self::Loader => 4,
+            Self::Unnamed
+            | Self::Disk
+            | Self::DiskZImage
+            | Self::Grub
+            | Self::Firmware
+            | Self::Loader => 4,
             Self::Wrong(_) => 5,
+        }
+    }
+
+    /// Whether the kernel comes without QEMU's `-kernel`, and so without
+    /// `-append`.
+    pub const fn is_own(self) -> bool {
+        matches!(self, Self::Disk | Self::DiskZImage | Self::Grub | Self::Firmware | Self::Loader)
+    }
+
+    /// The file of the lab it needs beside the kernel, and in which folder,
+    /// where not the kernel's.
+    pub const fn needs(self) -> Option<(Option<&'static str>, &'static str)> {
+        match self {
+            Self::ZImage | Self::BuildTree | Self::DiskZImage => Some((None, "zImage.pseries")),
+            Self::Grub => Some((Some("grub"), "core.elf")),
+            _ => None,
         }
     }
 
     /// What the report's header says for the kernel; its beginning.
     pub const fn source(self, kernel: &Kernel) -> &'static str {
         match self {
-            Self::Kernel | Self::Wrong(_) | Self::Packed => "symbols of ",
+            Self::Kernel | Self::Wrong(_) | Self::Packed | Self::BuildTree => "symbols of ",
             Self::Map => "/",
-            Self::Stripped | Self::UImage if kernel.kallsyms_all => "kallsyms of ",
+            Self::Stripped | Self::UImage | Self::ZImage if kernel.kallsyms_all => "kallsyms of ",
             _ if kernel.kallsyms_all => "kallsyms in guest memory",
             _ => "a scan of guest memory",
         }
@@ -133,6 +162,8 @@ kernel!(PPC32, "ppc32-6.1", "built, ppc", true);
 kernel!(PPC32_CALLER, "ppc32-6.1-caller", "built, ppc, `PRINTK_CALLER`", true);
 kernel!(E500, "e500-6.1", "built, ppc64, Book3E", true);
 kernel!(E500MC, "e500mc-6.1", "built, ppc, e500mc", true);
+
+kernel!(PPC44X, "ppc44x-6.1", "built, ppc, 44x", true);
 
 const PPC64: &str = "qemu-system-ppc64";
 const PPC: &str = "qemu-system-ppc";
@@ -220,6 +251,9 @@ static E6500: Machine =
 static E500MC_BOARD: Machine =
     machine("ppce500, e500mc", &["-M", "ppce500", "-cpu", "e500mc", "-m", "256"], SERIAL);
 
+static BAMBOO: Machine = narrow(machine("bamboo", &["-M", "bamboo"], SERIAL));
+static SAM460EX: Machine = narrow(machine("sam460ex", &["-M", "sam460ex"], SERIAL));
+
 /// One cell.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell {
@@ -234,7 +268,8 @@ pub struct Cell {
 /// Every cell, row by row.
 pub fn all() -> Vec<Cell> {
     use self::Origin::{
-        Disk, Firmware, Kernel, Loader, Map, Packed, Stripped, UImage, Unnamed, Wrong,
+        BuildTree, Disk, DiskZImage, Firmware, Grub, Kernel, Loader, Map, Packed, Stripped, UImage,
+        Unnamed, Wrong, ZImage,
     };
     let rows: &[(&'static self::Kernel, &'static Machine, &[Origin])] = &[
         (
@@ -248,6 +283,7 @@ pub fn all() -> Vec<Cell> {
         (&BOOKWORM, &MANY, &[Kernel, Unnamed]),
         (&BOOKWORM, &LARGE_LONG, &[Unnamed]),
         (&BOOKWORM, &SLOF, &[Kernel, Unnamed]),
+        (&BOOKWORM, &DISK, &[Grub]),
         (&BOOKWORM, &POWERNV8, &[Kernel]),
         (&BOOKWORM, &POWERNV9, &[Kernel, Stripped, Loader]),
         (&BOOKWORM, &POWERNV10, &[Kernel]),
@@ -258,12 +294,12 @@ pub fn all() -> Vec<Cell> {
         (&SID, &LONG, &[Unnamed]),
         (&SID, &POWER11, &[Kernel, Unnamed]),
         (&SID, &POWERNV10, &[Kernel]),
-        (&LE64_5_10, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
+        (&LE64_5_10, &VOF, &[Kernel, Map, Packed, ZImage, BuildTree, Stripped, Unnamed]),
         (&BE64_6_1, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed, Wrong("bookworm")]),
         (&BE64_6_1, &POWER7, &[Kernel, Unnamed]),
         (&BE64_6_1, &POWER8, &[Kernel]),
         (&BE64_6_1, &LONG, &[Kernel, Unnamed]),
-        (&BE64_6_1, &DISK, &[Disk]),
+        (&BE64_6_1, &DISK, &[Disk, DiskZImage]),
         (&RELOCATED, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_5_10, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_4_4, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
@@ -275,6 +311,8 @@ pub fn all() -> Vec<Cell> {
         (&E500, &E5500, &[Kernel, Map, Packed, Stripped, UImage, Firmware, Unnamed]),
         (&E500, &E6500, &[Kernel, Unnamed]),
         (&E500MC, &E500MC_BOARD, &[Kernel, Map, Packed, Stripped, UImage, Firmware]),
+        (&PPC44X, &BAMBOO, &[Kernel, Map, Packed, UImage, Stripped, Unnamed]),
+        (&PPC44X, &SAM460EX, &[Kernel, UImage, Stripped, Unnamed]),
     ];
     let cells = |&(kernel, machine, from): &(_, _, &[Origin])| {
         from.iter().map(move |&from| Cell { kernel, machine, from }).collect::<Vec<_>>()

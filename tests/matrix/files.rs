@@ -1,13 +1,16 @@
 //! The files a cell boots and names: a kernel hung, stripped, packed, mapped.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::ops::Range;
 use std::path::Path;
+use std::process::Command;
 
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use object::elf::{EM_PPC64, PT_LOAD};
-use object::{Endianness, Object, ObjectSection, ObjectSymbol, SectionKind};
+use object::{Endianness, Object, ObjectSection, ObjectSegment, ObjectSymbol, SectionKind};
 
 /// Where a kernel is put that firmware loads from a disk: above what firmware
 /// needs below.
@@ -119,14 +122,12 @@ pub fn uimage(image: &[u8]) -> Vec<u8> {
     [header, packed].concat()
 }
 
-/// A disk whose PReP partition holds a kernel that firmware can load: linked
-/// to where it is loaded, and entered by a function descriptor where the
-/// kernel is a big-endian one.
-pub fn disk(mut image: Vec<u8>) -> Vec<u8> {
-    const SECTOR: usize = 512;
-    const FIRST: usize = 2048;
+/// A kernel that firmware can load: linked to where it is loaded, and entered
+/// by a function descriptor.
+pub fn moved(mut image: Vec<u8>) -> Vec<u8> {
     let elf = Elf::of(&image);
-    assert!(elf.wide && elf.get(&image, 18, 2) == u64::from(EM_PPC64.0));
+    // A little-endian one is entered without a descriptor, and SLOF takes none.
+    assert!(elf.wide && elf.big && elf.get(&image, 18, 2) == u64::from(EM_PPC64.0));
     let headers = elf.headers(&image);
     for &header in &headers {
         if elf.get(&image, header, 4) == u64::from(PT_LOAD.0) {
@@ -135,38 +136,114 @@ pub fn disk(mut image: Vec<u8>) -> Vec<u8> {
             elf.put(&mut image, header + 24, 8, real);
         }
     }
-    let mut entry = DISK_BASE;
-    if elf.big {
-        entry -= 0x1000;
-        let descriptor = image.len();
-        image.extend_from_slice(&DISK_BASE.to_be_bytes());
-        image.extend_from_slice(&[0; 16]);
-        // In place of the notes.
-        let header = *headers.last().expect("a program header");
-        for (at, length, value) in [
-            (0, 4, 1),
-            (4, 4, 6),
-            (8, 8, descriptor as u64),
-            (16, 8, entry),
-            (24, 8, entry),
-            (32, 8, 24),
-            (40, 8, 24),
-            (48, 8, 8),
-        ] {
-            elf.put(&mut image, header + at, length, value);
-        }
+    let entry = DISK_BASE - 0x1000;
+    let descriptor = image.len();
+    image.extend_from_slice(&DISK_BASE.to_be_bytes());
+    image.extend_from_slice(&[0; 16]);
+    // In place of the notes.
+    let header = *headers.last().expect("a program header");
+    for (at, length, value) in [
+        (0, 4, 1),
+        (4, 4, 6),
+        (8, 8, descriptor as u64),
+        (16, 8, entry),
+        (24, 8, entry),
+        (32, 8, 24),
+        (40, 8, 24),
+        (48, 8, 8),
+    ] {
+        elf.put(&mut image, header + at, length, value);
     }
     elf.put(&mut image, 24, 8, entry);
-    let sectors = image.len().div_ceil(SECTOR);
-    let mut disk = vec![0; (FIRST + sectors) * SECTOR];
-    disk[FIRST * SECTOR..][..image.len()].copy_from_slice(&image);
-    // Bootable, PReP, from sector to sector.
-    disk[446] = 0x80;
-    disk[450] = 0x41;
-    disk[454..458].copy_from_slice(&(FIRST as u32).to_le_bytes());
-    disk[458..462].copy_from_slice(&(sectors as u32).to_le_bytes());
+    image
+}
+
+/// A disk whose PReP partition holds what firmware is to load, and that may
+/// have a second one.
+pub fn disk(first: Vec<u8>, second: Option<Vec<u8>>) -> Vec<u8> {
+    const SECTOR: usize = 512;
+    const FIRST: usize = 2048;
+    let mut disk = vec![0; FIRST * SECTOR];
+    // Bootable and PReP; Linux.
+    for (entry, (kind, content)) in
+        [(0x8000_0041_u32, Some(first)), (0x83, second)].into_iter().enumerate()
+    {
+        let Some(content) = content else { continue };
+        let start = disk.len() / SECTOR;
+        disk.extend(content);
+        disk.resize(disk.len().next_multiple_of(SECTOR), 0);
+        let entry = 446 + 16 * entry;
+        disk[entry] = (kind >> 24) as u8;
+        disk[entry + 4] = kind as u8;
+        let sectors = disk.len() / SECTOR - start;
+        disk[entry + 8..entry + 12].copy_from_slice(&(start as u32).to_le_bytes());
+        disk[entry + 12..entry + 16].copy_from_slice(&(sectors as u32).to_le_bytes());
+    }
     disk[510..512].copy_from_slice(&[0x55, 0xaa]);
     disk
+}
+
+/// An archive with one file, which GRUB reads as a file system.
+pub fn tar(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut header = [0; 512];
+    let mut put =
+        |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, "0000644");
+    put(124, &format!("{:011o}", content.len()));
+    put(136, "00000000000");
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar");
+    put(263, "00");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut archive = [&header, content].concat();
+    // Two empty records end it.
+    archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
+    archive
+}
+
+/// A zImage with `kernel` in it: one built with the same, which differs in a
+/// few instructions.
+pub fn rewrapped(mut zimage: Vec<u8>, kernel: &[u8]) -> Vec<u8> {
+    let file = object::File::parse(&*zimage).expect("a zImage");
+    let section = file.section_by_name(".kernel:vmlinux.strip").expect("a kernel in it");
+    let (offset, size) = section.file_range().expect("bytes");
+    let place = offset as usize..(offset + size) as usize;
+    let mut inner = Vec::new();
+    GzDecoder::new(&zimage[place.clone()]).read_to_end(&mut inner).expect("a gzipped kernel");
+    let mut end = 0;
+    for (to, from) in loaded(&inner).into_iter().zip(loaded(kernel)) {
+        end = end.max(to.end);
+        inner[to].copy_from_slice(&kernel[from]);
+    }
+    // The wrapper has the packed length written in it: what nobody loads
+    // makes room.
+    strip(&mut inner);
+    inner[end..].fill(0);
+    let packed = gzip_best(&inner);
+    assert!(packed.len() <= place.len(), "{} bytes do not fit {}", packed.len(), place.len());
+    zimage[place.clone()].fill(0);
+    zimage[place.start..place.start + packed.len()].copy_from_slice(&packed);
+    zimage
+}
+
+/// Where the segments of an ELF file are in it.
+fn loaded(image: &[u8]) -> Vec<Range<usize>> {
+    let file = object::File::parse(image).expect("an ELF file");
+    let ranges = file.segments().map(|segment| segment.file_range());
+    ranges.map(|(start, size)| start as usize..(start + size) as usize).collect()
+}
+
+/// What the kernel's build makes of it, to the byte: `gzip -n -f -9`.
+fn gzip_best(bytes: &[u8]) -> Vec<u8> {
+    let mut input = tempfile::tempfile().expect("a file");
+    input.write_all(bytes).and_then(|()| input.rewind()).expect("written");
+    let output = Command::new("gzip").args(["-n", "-9"]).stdin(input).output();
+    let output = output.expect("gzip runs");
+    assert!(output.status.success());
+    output.stdout
 }
 
 /// Whether a kernel is of the byte order and word size that `object` says.

@@ -45,7 +45,11 @@ impl Outcome {
     pub fn entry(&self, cell: &Cell) -> String {
         let how = match cell.from {
             Origin::UImage => " uImage",
+            Origin::ZImage => " zImage",
+            Origin::BuildTree => " build tree",
             Origin::Disk => " disk",
+            Origin::DiskZImage => " disk, zImage",
+            Origin::Grub => " disk, GRUB",
             Origin::Firmware => " `-bios`",
             Origin::Loader => " loader",
             _ => "",
@@ -132,6 +136,11 @@ impl Bench {
         {
             return Outcome::Skipped(format!("no kernel {other}"));
         }
+        if let Some((folder, file)) = cell.from.needs()
+            && lab::file(folder.unwrap_or(kernel), file, false).is_none()
+        {
+            return Outcome::Skipped(format!("no {file}"));
+        }
         let Some(qemu) = qemu(cell) else {
             return Outcome::Skipped(format!("no {} for it", cell.machine.qemu));
         };
@@ -183,7 +192,7 @@ impl Bench {
     /// What the kernel, not hung, prints there.
     fn console(&self, cell: &Cell, stock: &Path, qemu: &Path) -> Result<Expected, String> {
         // Without -kernel the kernel has another command line.
-        let own = matches!(cell.from, Origin::Disk | Origin::Firmware | Origin::Loader);
+        let own = cell.from.is_own();
         let from = if own { cell.from } else { Origin::Kernel };
         let key = format!("{} {} {from:?}", cell.kernel.name, cell.machine.is);
         let limit = if cell.machine.slow { SLOW_LIMIT } else { LIMIT };
@@ -307,13 +316,31 @@ fn boot(cell: &Cell, kernel: &Path, folder: &Path) -> Vec<OsString> {
         files::strip(&mut image);
         image
     };
+    let zimage = |image: Vec<u8>| {
+        let wrapped = lab::file(cell.kernel.name, "zImage.pseries", false);
+        let wrapped = std::fs::read(wrapped.expect("there, as was checked")).expect("a zImage");
+        files::rewrapped(wrapped, &image)
+    };
     let kernel: OsString = match cell.from {
         Origin::Kernel | Origin::Wrong(_) | Origin::Unnamed | Origin::Firmware | Origin::Loader => {
             kernel.into()
         }
         Origin::Map | Origin::Packed | Origin::Stripped => file("vmlinux-stripped", &stripped),
         Origin::UImage => file("uImage", &|image| files::uimage(&image)),
-        Origin::Disk => file("disk", &|image| files::disk(image)),
+        Origin::ZImage => file("zImage.pseries", &zimage),
+        Origin::BuildTree => {
+            let boot = "arch/powerpc/boot";
+            std::fs::create_dir_all(folder.join(boot)).expect("a folder");
+            file("vmlinux", &|image| image);
+            file(&format!("{boot}/zImage.pseries"), &zimage)
+        }
+        Origin::Disk => file("disk", &|image| files::disk(files::moved(image), None)),
+        Origin::DiskZImage => file("disk", &|image| files::disk(zimage(image), None)),
+        Origin::Grub => {
+            let core = lab::file("grub", "core.elf", false).expect("there, as was checked");
+            let core = std::fs::read(core).expect("GRUB");
+            file("disk", &|image| files::disk(core.clone(), Some(files::tar("vmlinux", &image))))
+        }
     };
     let with = |before: &str, after: &str| {
         let mut word = OsString::from(before);
@@ -322,7 +349,7 @@ fn boot(cell: &Cell, kernel: &Path, folder: &Path) -> Vec<OsString> {
         word
     };
     match cell.from {
-        Origin::Disk => {
+        Origin::Disk | Origin::DiskZImage | Origin::Grub => {
             words.extend(["-drive".into(), with("format=raw,if=none,id=d,file=", "")]);
             words.extend(["-device".into(), "scsi-hd,drive=d".into()]);
             return words;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::common::pty::Pty;
 use crate::run::Case;
 use crate::run::Step::{Modes, Paste, Raw, Wait};
-use crate::stage::{Manner, NAME, Stage};
+use crate::stage::{Manner, Stage};
 
 pub fn cases() -> Vec<Case> {
     let keys = &[Wait("ready"), Raw, Modes, Paste(1 << 20)];
@@ -67,7 +67,7 @@ fn measure(
     let mut pty = Pty::open().ok()?;
     let mut child = pty
         .spawn("exec $Q", |command| {
-            command.env("PATH", stage.path(manner, true)).env("Q", NAME);
+            command.env("PATH", stage.path(manner, true)).env("Q", "qemu-system-ppc64");
             command.env("FAKE_QEMU", "echo");
             if manner == Manner::SamePid {
                 command.env("QEMU_LOGBUF_SAME_PID", "1");

@@ -4,11 +4,19 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::os::unix::ffi::OsStrExt;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+
+use nix::unistd::Pid;
+
+use crate::common::PATIENCE;
+use crate::run::SETTLING;
 
 /// What the Rust runtime changes before `main`: bits 0 to 2 for closed
 /// standard descriptors, bit 3 for an ignored SIGPIPE.
@@ -47,6 +55,8 @@ pub fn play(part: &str) -> ExitCode {
             let _ = std::fs::write("inherited", &text);
             let _ = std::io::stdout().write_all(text.as_bytes());
         }
+        _ if part.starts_with("clients ") => crate::clients::play(&part["clients ".len()..]),
+        "a shell that stops its job" => stop_and_go(),
         "echo" => echo(),
         "store" => store(false, 0),
         "store raw" => store(true, 0),
@@ -158,6 +168,44 @@ fn descriptors(text: &mut String, closed: u8) {
         let target = target.rsplit('/').next().unwrap_or_default();
         let _ = writeln!(text, "descriptor {number} {target} {flags}");
     }
+}
+
+/// Stop and continue QEMU faster than it can follow, as a job of one's own:
+/// it is to run in the end. (An interactive bash leaves even sleep(1) stopped
+/// now and then.)
+fn stop_and_go() {
+    let name = std::env::var("Q").unwrap_or_default();
+    let words = ["-M", "none", "-display", "none", "-nodefaults", "-pidfile", "p"];
+    let job = Command::new(name).args(words).process_group(0).stderr(Stdio::null()).spawn();
+    let Ok(mut job) = job else { return };
+    let pid = Pid::from_raw(job.id().cast_signed());
+    let qemu = || std::fs::read_to_string("p").ok()?.trim().parse::<i32>().ok().map(Pid::from_raw);
+    let is = |pid: Pid, states: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(|c| states.contains(c)))
+    };
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !done() && start.elapsed() < PATIENCE / 4 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        println!("{what}: {}", done());
+    };
+    until("up", &|| qemu().is_some_and(|qemu| is(qemu, "S")) && is(pid, "S"));
+    std::thread::sleep(SETTLING);
+    for number in 0..300 {
+        let _ = kill(pid, Signal::SIGTSTP);
+        // At once, or after some moments.
+        std::thread::sleep(Duration::from_micros(number % 6 * 50));
+        let _ = kill(pid, Signal::SIGCONT);
+    }
+    until("runs", &|| qemu().is_some_and(|qemu| is(qemu, "S")) && is(pid, "S"));
+    let _ = kill(pid, Signal::SIGTSTP);
+    until("stopped", &|| qemu().is_some_and(|qemu| is(qemu, "T")) && is(pid, "T"));
+    let _ = kill(pid, Signal::SIGCONT);
+    until("runs again", &|| qemu().is_some_and(|qemu| is(qemu, "S")) && is(pid, "S"));
+    let _ = kill(pid, Signal::SIGTERM);
+    println!("{:?}", job.wait().map(|status| status.code()));
 }
 
 /// Make stdin raw, as QEMU does: output is processed as before.

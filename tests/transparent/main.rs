@@ -4,22 +4,29 @@
 //! `cargo test --test transparent [-- WORD…]` runs the cases whose names hold
 //! one of the words, and writes the table to `target/transparent.md`.
 //! The word `latency` measures how much later a key arrives.
-//! `QEMU_UNDER_TEST=PATH` names another QEMU, and
-//! `QEMU_LOGBUF_CASES=README.md` the file whose table gets a row of the result.
+//! `QEMU_UNDER_TEST=PATH` names another QEMU, and `QEMU_LOGBUF_CASES=README.md`
+//! the file whose table gets a row of the result; the table of each case, in
+//! `tests/transparent/CASES.md`, then gets a column of it.
 
 mod bytes;
+mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 mod fake;
 mod forms;
 mod inherited;
 mod jobs;
+#[path = "../boot/lab.rs"]
+#[allow(dead_code, reason = "shared with the tests of real guests")]
+mod lab;
 mod normal;
 mod process;
 mod run;
 mod stage;
 mod stdio;
 mod summary;
+mod table;
+mod targets;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -58,22 +65,23 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let all: Vec<Case> =
-        [forms::cases(), stdio::cases(), jobs::cases(), inherited::cases(), process::cases()]
-            .concat()
-            .into_iter()
-            .chain(bytes::cases())
-            .filter(|case| {
-                words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str()))
-            })
-            .collect();
+    let wanted = |case: &Case| {
+        words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str()))
+    };
+    let all: Vec<Case> = groups().into_iter().flat_map(|(_, cases)| cases).collect();
     let names: BTreeSet<_> = all.iter().map(|case| case.name).collect();
     assert_eq!(names.len(), all.len(), "two cases of one name");
-    let major = stage.major();
-    let cases: Vec<Case> = all.iter().filter_map(|case| case.on(major)).collect();
-    for case in all.iter().filter(|case| case.on(major).is_none()) {
-        println!("skipped: {}: {} has no such thing", case.name, stage.version);
+    let all: Vec<Case> = all.into_iter().filter(wanted).collect();
+    let mut cases = Vec::new();
+    for case in &all {
+        match stage.lacks(case) {
+            None => cases.extend(case.on(stage.major())),
+            Some(why) => println!("skipped: {}: {why}", case.name),
+        }
     }
+
+    // What takes longest begins first.
+    cases.sort_by_key(|case| !case.name.starts_with("clients "));
 
     if words == ["latency"] {
         return bytes::latency(&stage);
@@ -84,6 +92,7 @@ fn main() -> ExitCode {
     let _ = std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/target/transparent.md"), &table);
     if let Some(path) = std::env::var_os("QEMU_LOGBUF_CASES").filter(|_| words.is_empty()) {
         summary::write(Path::new(&path), &stage.version, all.len() - cases.len(), &rows);
+        table::write(&stage.version, &groups(), &cases, &rows);
     }
     let mut failed = 0;
     for (case, outcomes) in cases.iter().zip(&rows) {
@@ -101,6 +110,20 @@ fn main() -> ExitCode {
         start.elapsed().as_secs_f64()
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// All cases, under what they have in common.
+fn groups() -> Vec<(&'static str, Vec<Case>)> {
+    vec![
+        ("Before there is a machine: versions, help, lists, start-up errors", forms::cases()),
+        ("On a terminal and on what is none: modes, keys, ways out", stdio::cases()),
+        ("Under a shell's job control", jobs::cases()),
+        ("What a process inherits, as a fake QEMU sees it", inherited::cases()),
+        ("As a process: signals, ends, files, descriptors, monitors", process::cases()),
+        ("Other targets", targets::cases()),
+        ("Other clients of QEMU, while reports are made", clients::cases()),
+        ("Bytes typed, complete and in order, as a fake QEMU stores them", bytes::cases()),
+    ]
 }
 
 /// Run the cases, a few at a time; for each case its outcomes.

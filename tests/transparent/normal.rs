@@ -1,6 +1,6 @@
 //! What may differ between two runs of anything, taken out of their output:
-//! process ids, pty numbers and the directory; and the one line that
-//! `info chardev` has more.
+//! process ids, pty numbers and the directory; and what is ours by design: the
+//! one line that `info chardev` has more, and our keys beneath QEMU's help.
 
 use std::path::Path;
 
@@ -9,9 +9,13 @@ pub fn normal(bytes: &[u8], directory: &Path) -> String {
     let text = String::from_utf8_lossy(bytes).replace(&*directory.to_string_lossy(), "CWD");
     let mut lines = Vec::new();
     for line in text.split_inclusive('\n') {
-        if !line.starts_with("qemu-logbuf: filename=") {
+        let ours = line.starts_with("qemu-logbuf: filename=")
+            || line.trim_end().ends_with("(qemu-logbuf)");
+        if !ours {
             // QEMU looks its killer's name up, which may be gone by then.
-            let line = without_numbers(line).replace("from pid N ()", "from pid N (bash)");
+            let line = without_numbers(line)
+                .replace("from pid N ()", "from pid N (bash)")
+                .replace("from pid N (<unknown process>)", "from pid N (bash)");
             // The name of a temporary file; bash's table of a pipeline.
             let line = match line.split_once("/vl.") {
                 Some((head, tail)) if tail.len() > 6 && tail.is_char_boundary(6) => {

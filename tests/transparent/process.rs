@@ -52,6 +52,7 @@ pub fn cases() -> Vec<Case> {
                 Wait("VM status"), Wait(PROMPT), Type("quit\r"),
             ],
         ),
+        Case::files("signal TSTP and CONT back to back", "FAKE_QEMU='a shell that stops its job' $SELF; rm -f p"),
         Case::files(
             "signal TERM names its sender",
             "$Q -M none -display none -monitor unix:m,server=on,wait=off -pidfile p & until [ -s p ] && [ -S m ]; do sleep 0.02; done
@@ -89,6 +90,11 @@ pub fn cases() -> Vec<Case> {
              grep -E '^(Sig(Blk|Ign)|PPid)' /proc/$(cat p)/status; readlink /proc/$(cat p)/cwd /proc/$(cat p)/fd/{0,1,2}; ls /proc/$(cat p)/fd | wc -l >/dev/null
              kill $(cat p); while kill -0 $(cat p 2>/dev/null) 2>/dev/null; do sleep 0.02; done; ls",
         ),
+        Case::files(
+            "-run-with exit-with-parent=on, and the parent is killed",
+            "bash -c '$Q -M none -display none -nodefaults -pidfile p -run-with exit-with-parent=on 2>err & ready; cp p q; kill -KILL $$'; echo $?; gone $(cat q); ls",
+        )
+        .since(11),
         Case::files("-daemonize that fails", "$Q -M bogus -display none -daemonize; echo $?"),
         Case::files(
             "the user's own -qmp: greeting, events, replies",

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::common::pty::Pty;
-use crate::common::{end_session, wait};
+use crate::common::{PATIENCE, end_session, wait, wait_within};
 use crate::normal::{normal, normal_file};
 use crate::stage::{Manner, Stage};
 
@@ -69,6 +69,10 @@ pub struct Case {
     pub put_back: bool,
     /// What is drawn depends on the moment, and is not compared.
     pub drawn: bool,
+    /// What the QEMU it runs emulates.
+    pub target: &'static str,
+    /// It needs the stock kernel that hangs.
+    pub kernel: bool,
     /// The first and the last major version of QEMU's that has what it takes.
     pub versions: [u32; 2],
     /// Before this version, bare QEMU leaves a descriptor of the terminal
@@ -86,6 +90,8 @@ impl Case {
             fake: None,
             put_back: false,
             drawn: false,
+            target: "ppc64",
+            kernel: false,
             versions: [0, u32::MAX],
             put_back_before: 0,
         }
@@ -108,6 +114,16 @@ impl Case {
     /// Bare, the terminal stays as QEMU had it.
     pub const fn put_back(self) -> Self {
         Self { put_back: true, ..self }
+    }
+
+    /// With the QEMU that emulates this.
+    pub const fn for_target(self, target: &'static str) -> Self {
+        Self { target, ..self }
+    }
+
+    /// With the stock kernel that hangs.
+    pub const fn with_kernel(self) -> Self {
+        Self { kernel: true, ..self }
     }
 
     /// From this major version of QEMU's on.
@@ -142,7 +158,7 @@ impl Case {
 
 /// How long QEMU is left alone once its main loop runs: bare QEMU 7.2 that is
 /// ended as it begins hangs in `monitor_cleanup`, one time in ten.
-const SETTLING: Duration = Duration::from_millis(100);
+pub const SETTLING: Duration = Duration::from_millis(100);
 
 /// The manners that are compared with bare QEMU.
 pub const WRAPPED: &[Manner] = &[Manner::Parent, Manner::SamePid];
@@ -209,7 +225,7 @@ fn observe(stage: &Stage, case: &Case, manner: Manner, model: Option<&Seen>) -> 
         command.current_dir(&directory);
         command.env("PATH", stage.path(manner, case.fake.is_some()));
         command
-            .env("Q", crate::stage::NAME)
+            .env("Q", crate::stage::name(case.target))
             .env("TERM", "xterm")
             .env("BASH_ENV", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/transparent/helpers.sh"));
         for (name, _) in std::env::vars_os() {
@@ -222,6 +238,9 @@ fn observe(stage: &Stage, case: &Case, manner: Manner, model: Option<&Seen>) -> 
         }
         if let Some(part) = case.fake {
             command.env("FAKE_QEMU", part);
+        }
+        if case.script.contains("$SELF") {
+            crate::clients::dress(command, stage, manner);
         }
         if let Some(file) = std::env::var_os("TRANSPARENT_DEBUG") {
             command.env("QEMU_LOGBUF_DEBUG", file);
@@ -251,7 +270,8 @@ fn in_files(case: &Case, directory: &Path, dress: impl FnOnce(&mut Command)) -> 
     dress(&mut command);
     command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?);
     let mut child = command.spawn()?;
-    let status = wait(&mut child, || std::thread::sleep(Duration::from_millis(2)));
+    let limit = if case.name.starts_with("clients ") { PATIENCE * 6 } else { PATIENCE };
+    let status = wait_within(limit, &mut child, || std::thread::sleep(Duration::from_millis(2)));
     let end = end(status, &mut child);
     let left = left(Pid::from_raw(child.id() as i32));
     Ok(vec![

@@ -1,5 +1,6 @@
-//! Where the cases play: directories in which `qemu-system-ppc64` is the real
-//! QEMU, qemu-logbuf in front of it, or a fake in either place.
+//! Where the cases play: directories in which `qemu-system-ppc64`, and QEMU
+//! for other targets, is the real one, qemu-logbuf in front of it, or a fake
+//! in either place.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,8 +10,15 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// The name everything goes by.
-pub const NAME: &str = "qemu-system-ppc64";
+use crate::run::Case;
+
+/// What QEMU emulates in the cases: ppc64 in nearly all.
+pub const TARGETS: [&str; 3] = ["ppc64", "ppc", "x86_64"];
+
+/// The name that QEMU goes by.
+pub fn name(target: &str) -> String {
+    format!("qemu-system-{target}")
+}
 
 /// How QEMU is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +44,8 @@ impl Manner {
 /// Directories for PATH.
 pub struct Stage {
     pub version: String,
+    /// The stock kernel that hangs silently, where tests/run-all has put it.
+    pub hung: Option<PathBuf>,
     real: PathBuf,
     wrapped: PathBuf,
     fake: PathBuf,
@@ -44,24 +54,32 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Set it up around `qemu`.
+    /// Set it up around `qemu`, a `qemu-system-ppc64`, and those beside it.
     pub fn set(qemu: &Path) -> io::Result<Self> {
         let root = tempfile::Builder::new().prefix("transparent").tempdir()?;
-        let place = |directory: &str, file: &Path| -> io::Result<PathBuf> {
+        let place = |directory: &str, file: &dyn Fn(&str) -> PathBuf| -> io::Result<PathBuf> {
             let directory = root.path().join(directory);
             std::fs::create_dir(&directory)?;
-            symlink(file, directory.join(NAME))?;
+            for name in TARGETS.map(name) {
+                let file = file(&name);
+                if file.exists() {
+                    symlink(file, directory.join(name))?;
+                }
+            }
             Ok(directory)
         };
+        let ours = PathBuf::from(env!("CARGO_BIN_EXE_qemu-logbuf"));
+        let fake = std::env::current_exe()?;
         let version = Command::new(qemu).arg("-version").output()?.stdout;
         let version = String::from_utf8_lossy(&version);
         let scratch = root.path().join("cases");
         std::fs::create_dir(&scratch)?;
         Ok(Self {
             version: version.lines().next().unwrap_or("QEMU").replace("emulator ", ""),
-            real: place("real", qemu)?,
-            wrapped: place("wrapped", Path::new(env!("CARGO_BIN_EXE_qemu-logbuf")))?,
-            fake: place("fake", &std::env::current_exe()?)?,
+            hung: crate::lab::stock_hung_in("register_early_udbg_console"),
+            real: place("real", &|name| qemu.with_file_name(name))?,
+            wrapped: place("wrapped", &|_| ours.clone())?,
+            fake: place("fake", &|_| fake.clone())?,
             scratch,
             _root: root,
         })
@@ -71,6 +89,19 @@ impl Stage {
     pub fn major(&self) -> u32 {
         let number = self.version.split(' ').find_map(|word| word.split_once('.'));
         number.and_then(|(major, _)| major.parse().ok()).expect("QEMU tells its version")
+    }
+
+    /// Why a case cannot be run here, if it cannot.
+    pub fn lacks(&self, case: &Case) -> Option<String> {
+        let name = name(case.target);
+        if case.on(self.major()).is_none() {
+            return Some(format!("{} has no such thing", self.version));
+        }
+        if !self.real.join(&name).exists() {
+            return Some(format!("no {name} beside the QEMU under test"));
+        }
+        (case.kernel && self.hung.is_none())
+            .then(|| "no stock kernel (tests/run-all fetches it)".to_owned())
     }
 
     /// PATH for a case.

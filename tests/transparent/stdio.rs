@@ -30,6 +30,8 @@ fn on_a_terminal() -> Vec<Case> {
                 Wait(PROMPT),
                 Type("\x01h"),
                 Wait("C-a C-a"),
+                Type("\x01?"),
+                Wait("C-a C-a"),
                 Type(CTRL_C),
                 Type("\x01x"),
             ],
@@ -238,6 +240,23 @@ fn on_a_terminal() -> Vec<Case> {
         )
         .drawn()
         // Debian's 5.2 has it in a package of its own.
+        .since(6),
+        Case::terminal(
+            "tty -display curses, ^D is a key",
+            "exec $Q -M pseries -S -vga std -display curses",
+            &[
+                Ready,
+                Wait("\x1b["),
+                Type("\x1b2"),
+                Wait("qemu"),
+                // To the line's beginning, and a letter too many deleted.
+                Type("xinfo status\x01\x04\r"),
+                Wait("VM status"),
+                Modes,
+                Type("quit\r"),
+            ],
+        )
+        .drawn()
         .since(6),
         Case::terminal(
             "tty a file name that leads to stdin",

@@ -72,7 +72,7 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(error) => error.fmt(f),
+            Self::Io(error) => f.write_str(&crate::sys::reason(error)),
             Self::Other(what) => write!(f, "it is {what}"),
             Self::Damaged(what) => write!(f, "its {what}"),
         }

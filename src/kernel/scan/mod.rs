@@ -29,11 +29,12 @@ use std::ops::{ControlFlow, Range};
 
 use crate::arch::{Arch, Endian, Word};
 use crate::guest::{AddressRule, Memory, ReadError};
+use crate::kernel::types;
 
 use peek::Peek;
 use records::Row;
-use ring::{Head, Ring};
-use sieve::{Hint, Wanted};
+use ring::{Head, Ring, Shape};
+use sieve::{Hint, PARTNERS, Wanted};
 use text::Text;
 use variable::Variable;
 
@@ -198,6 +199,8 @@ struct Scan<'a> {
     done: u64,
     total: u64,
     looks: usize,
+    /// What a ring may look like.
+    shapes: Vec<Shape>,
     /// Rings whose pointers lead to arrays.
     rings: Vec<Ring>,
     /// Heads as the compiler made them.
@@ -222,6 +225,7 @@ impl<'a> Scan<'a> {
             done: 0,
             total: memory.ram().iter().map(|range| range.end.saturating_sub(range.start)).sum(),
             looks: 0,
+            shapes: Shape::known(),
             rings: Vec::new(),
             pristine: Vec::new(),
             work: 0,
@@ -233,28 +237,47 @@ impl<'a> Scan<'a> {
 
     fn run(&mut self) -> Result<Verdict, ReadError> {
         let (low, high) = split(self.memory.ram());
-        let rings = Wanted { rings: true, old: false };
-        if self.ranges(&low, rings)?.is_break() || self.follow_prb()? {
+        let mut partners = PARTNERS;
+        if self.rings_in(&low, partners)? {
             return self.verdict(&low);
         }
-        // A kernel that hung before its first message: low memory had all.
-        if self.live().is_some_and(|(_, confirmed)| confirmed) {
-            return self.verdict(&low);
+        // A kernel with a ring like no other may carry its types.
+        let told = match self.live() {
+            None => types::unknown_in(self.memory, LOW),
+            Some(_) => None,
+        };
+        if let Some((arch, layout)) = &told {
+            let shape = Shape::told(*arch, layout);
+            (self.shapes, self.looks) = (vec![shape], 0);
+            partners = [shape.head.size_bits.saturating_sub(shape.head.count_bits); 4];
+            let before = self.done;
+            if self.rings_in(&low, partners)? {
+                return self.verdict(&low);
+            }
+            self.done = before;
         }
         // Any image of a ring speaks for 5.10 or later. Without one, the
         // older formats are looked for, in low memory first again.
-        let old = self.rings.is_empty() && self.pristine.is_empty();
+        let old = self.rings.is_empty() && self.pristine.is_empty() && told.is_none();
         if old {
             let before = self.done;
-            let _ = self.ranges(&low, Wanted { rings: false, old })?;
+            let _ = self.ranges(&low, Wanted { rings: None, old })?;
             self.done = before;
             if let Some(found) = self.old(&low)?.filter(|found| found.confirmed) {
                 return Ok(Verdict::Live(found));
             }
         }
-        let _ = self.ranges(&high, Wanted { rings: true, old })?;
+        let _ = self.ranges(&high, Wanted { rings: Some(partners), old })?;
         self.follow_prb()?;
         self.verdict(&low)
+    }
+
+    /// Look for rings alone; whether low memory has all there is to find. It
+    /// has, too, where a kernel hung before its first message.
+    fn rings_in(&mut self, low: &[Range<u64>], partners: [usize; 4]) -> Result<bool, ReadError> {
+        let wanted = Wanted { rings: Some(partners), old: false };
+        let all = self.ranges(low, wanted)?.is_break() || self.follow_prb()?;
+        Ok(all || self.live().is_some_and(|(_, confirmed)| confirmed))
     }
 
     /// Sieve some ranges; break when the log is found beyond doubt.
@@ -290,9 +313,11 @@ impl<'a> Scan<'a> {
         let begin = std::time::Instant::now();
         read_around_holes(self.memory, start, buf)?;
         let bytes_a_microsecond = u128::from(len) / begin.elapsed().as_micros().max(1);
-        if bytes_a_microsecond < u128::from(SLOW) {
-            self.chunk = LARGE_CHUNK.min(2 * self.chunk);
-        }
+        self.chunk = match bytes_a_microsecond < u128::from(SLOW) {
+            true => LARGE_CHUNK.min(2 * self.chunk),
+            // A busy machine may make one look slow, but not the next.
+            false => CHUNK,
+        };
         self.done += len;
         let wanted = Wanted { old: wanted.old && !self.is_weary(), ..wanted };
         let mut hits = Vec::new();
@@ -322,7 +347,16 @@ impl<'a> Scan<'a> {
 
     /// A closer look at a place that may be a ring.
     fn ring(&mut self, bytes: &[u8], real: u64) -> ControlFlow<()> {
-        let Some(head) = Head::parse(bytes, real) else { return ControlFlow::Continue(()) };
+        // What was recognised is not always what a ring begins with.
+        let before = self.shapes.first().map_or(0, |shape| shape.head.count_bits);
+        let head = match before {
+            0 => Head::parse(bytes, real, &self.shapes),
+            _ => real
+                .checked_sub(before as u64)
+                .and_then(|real| Head::at(real, &self.peek, &self.shapes)),
+        };
+        let Some(head) = head else { return ControlFlow::Continue(()) };
+        let real = head.real;
         if head.pristine && self.pristine.len() < MAX_RINGS {
             self.pristine.push(real);
         }

@@ -12,6 +12,7 @@
 
 use crate::arch::{Arch, Bytes, Word};
 use crate::guest::{AddressRule, is_ram};
+use crate::printk::{DescForm, HeadForm, Header, RingLayout};
 
 use super::peek::Peek;
 use super::sieve::{AVG_BITS, COUNT_BITS};
@@ -34,11 +35,39 @@ const PAGE_OFFSETS: [u32; 5] = [0xc000_0000, 0x8000_0000, 0xb000_0000, 0x7000_00
 /// Distances tried for one ring, so that a page of pretended ones costs little.
 const MAX_RULES: usize = 64;
 
+/// How a ring is laid out that is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub arch: Arch,
+    pub head: HeadForm,
+    desc: DescForm,
+    /// Kernels have had it, so that what lies beside the fields is known too.
+    known: bool,
+}
+
+impl Shape {
+    /// Those of all kernels so far. struct prb_desc_ring grew by
+    /// last_finalized_id in 5.18 (renamed last_finalized_seq in 6.9).
+    pub(super) fn known() -> Vec<Self> {
+        let archs = [Arch::PPC64LE, Arch::PPC64, Arch::PPC32].into_iter();
+        archs
+            .flat_map(|arch| HeadForm::known(arch.word).map(|head| (arch, head)))
+            .map(|(arch, head)| Self { arch, head, desc: DescForm::known(arch.word), known: true })
+            .collect()
+    }
+
+    /// One that a kernel's types tell.
+    pub(super) fn told(arch: Arch, layout: &RingLayout) -> Self {
+        Self { arch, head: layout.head, desc: layout.desc, known: false }
+    }
+}
+
 /// The head of a ring, with what can be told without following pointers.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub real: u64,
     pub arch: Arch,
+    shape: Shape,
     count_bits: u32,
     descs: u64,
     infos: u64,
@@ -71,45 +100,43 @@ struct Near {
 }
 
 impl Head {
-    /// What a place that passed the sieve may be: for each architecture and
-    /// each size of a descriptor ring, the head that makes sense. `bytes`
-    /// begin at the place.
-    pub(super) fn parse(bytes: &[u8], real: u64) -> Option<Self> {
-        // struct prb_desc_ring grew by last_finalized_id in 5.18 (renamed
-        // last_finalized_seq in 6.9): 40 to 48, on 32-bit 20 to 24 bytes.
-        [
-            (Arch::PPC64LE, 48),
-            (Arch::PPC64LE, 40),
-            (Arch::PPC64, 48),
-            (Arch::PPC64, 40),
-            (Arch::PPC32, 24),
-            (Arch::PPC32, 20),
-        ]
-        .into_iter()
-        .find_map(|(arch, text)| Self::parse_as(bytes, real, arch, text))
+    /// What a place that passed the sieve may be: the first head of one of
+    /// the shapes that makes sense. `bytes` begin at the place.
+    pub(super) fn parse(bytes: &[u8], real: u64, shapes: &[Shape]) -> Option<Self> {
+        shapes.iter().find_map(|shape| Self::parse_as(bytes, real, shape))
     }
 
-    fn parse_as(bytes: &[u8], real: u64, arch: Arch, text: usize) -> Option<Self> {
+    /// The same at a place of which nothing was read yet.
+    pub(super) fn at(real: u64, peek: &Peek<'_>, shapes: &[Shape]) -> Option<Self> {
+        let mut bytes = vec![0; shapes.iter().map(|shape| shape.head.size).max()?];
+        peek.fill(real, &mut bytes).then(|| Self::parse(&bytes, real, shapes))?
+    }
+
+    fn parse_as(bytes: &[u8], real: u64, shape: &Shape) -> Option<Self> {
+        let arch = shape.arch;
         let bytes = Bytes::new(bytes, arch);
         let word = arch.word.bytes();
         let mask = word_mask(arch);
-        let count_bits = bytes.u32(0).filter(|bits| COUNT_BITS.contains(bits))?;
-        let size_bits = bytes.u32(text).filter(|bits| *bits == count_bits + AVG_BITS)?;
-        if arch.word == Word::W64 && (bytes.u32(4)? != 0 || bytes.u32(text + 4)? != 0) {
+        let header = Header::parse(bytes, &shape.head)?;
+        if !COUNT_BITS.contains(&header.count_bits) || !real.is_multiple_of(word as u64) {
             return None;
         }
-        if !real.is_multiple_of(word as u64) {
+        // On 64-bit an unsigned int is followed by padding, as far as is known.
+        let padding = [shape.head.count_bits + 4, shape.head.size_bits + 4];
+        let is_padded = || padding.into_iter().all(|at| bytes.u32(at) == Some(0));
+        if shape.known && arch.word == Word::W64 && !is_padded() {
             return None;
         }
         let head = Self {
             real,
             arch,
-            count_bits,
-            descs: bytes.word(word)?,
-            infos: bytes.word(2 * word)?,
-            head_id: bytes.word(3 * word)?,
-            tail_id: bytes.word(4 * word)?,
-            data: bytes.word(text + word)?,
+            shape: *shape,
+            count_bits: header.count_bits,
+            descs: header.descs,
+            infos: header.infos,
+            head_id: header.marks.head_id,
+            tail_id: header.marks.tail_id,
+            data: header.data,
             pristine: false,
         };
         let aligned = |pointer: u64| pointer != 0 && pointer.is_multiple_of(word as u64);
@@ -126,9 +153,8 @@ impl Head {
         }
         // Text positions are multiples of a word, the newest at most one
         // ring's length past the oldest.
-        let newest = bytes.word(text + 2 * word)?;
-        let oldest = bytes.word(text + 3 * word)?;
-        let size = 1u64 << size_bits;
+        let (newest, oldest) = (header.marks.head_lpos, header.marks.tail_lpos);
+        let size = head.descriptors() << AVG_BITS;
         if newest % word as u64 != 0
             || oldest % word as u64 != 0
             || newest.wrapping_sub(oldest) & mask > size
@@ -172,7 +198,7 @@ impl Head {
             }
             Word::W32 => self.rules32(&near, peek)?,
         };
-        let info_size = if empty { None } else { self.info_size(rule, peek) };
+        let info_size = if empty || !self.shape.known { None } else { self.info_size(rule, peek) };
         let pointers = near.pointers(self.arch);
         Some(Ring { head: self.clone(), rule, empty, info_size, pointers })
     }
@@ -180,19 +206,21 @@ impl Head {
     /// Whether the arrays are where the head says under this rule; if so,
     /// whether the ring is empty.
     fn leads_to_arrays(&self, rule: AddressRule, peek: &Peek<'_>) -> Option<bool> {
-        let word = self.arch.word.bytes() as u64;
         let real = |pointer: u64, len: u64| {
             if self.arch.word == Word::W64 && pointer >> 60 != 0xc {
                 return None;
             }
             rule.real(pointer).filter(|real| is_ram(peek.ram(), *real, len))
         };
-        // sizeof(struct prb_desc) is 3 words, of struct printk_info 88 bytes
-        // or more.
-        let descs = real(self.descs, self.descriptors() * 3 * word)?;
+        let desc = self.shape.desc;
+        let descs = real(self.descs, self.descriptors() * desc.size as u64)?;
+        // sizeof(struct printk_info) is 88 bytes or more.
         real(self.infos, self.descriptors() * 88)?;
         real(self.data, self.descriptors() << AVG_BITS)?;
-        let state = |id: u64| peek.word(descs + self.slot(id) * 3 * word, self.arch);
+        let state = |id: u64| {
+            let at = self.slot(id) * desc.size as u64 + desc.state_var as u64;
+            peek.word(descs + at, self.arch)
+        };
         let ids = word_mask(self.arch) >> 2;
         let newest = state(self.head_id)?;
         let (id, flags) = (newest & ids, newest >> (self.arch.word.bytes() * 8 - 2));
@@ -282,17 +310,11 @@ impl Ring {
             .copied()
             .filter(|pointer| pointer % word == 0)
             .filter_map(|pointer| self.rule.real(pointer).filter(|real| *real != self.head.real))
-            .filter_map(|real| {
-                let bytes = peek.bytes::<HEAD_SIZE>(real)?;
-                Head::parse(&bytes, real)?.follow(peek)
-            })
+            .filter_map(|real| Head::at(real, peek, &[self.head.shape])?.follow(peek))
             .filter(|ring| ring.head.arch == self.head.arch)
             .collect()
     }
 }
-
-/// Bytes of a head that [`Head::parse`] looks at.
-pub(super) const HEAD_SIZE: usize = 80;
 
 impl Near {
     fn words(&self, arch: Arch) -> impl Iterator<Item = (usize, u64)> {

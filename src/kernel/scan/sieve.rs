@@ -7,14 +7,19 @@
 //! is left after one look. The tests let through all that the format's own
 //! module could accept, and little else; nothing is decided here.
 
+use std::ops::Range;
+
+use crate::sys;
+
 /// The unit of one look. Small enough that a hit costs little to locate.
 const BLOCK: usize = 256;
 
 /// Which formats are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// 5.10 and later: the head of a `struct printk_ringbuffer`.
-    pub rings: bool,
+    /// 5.10 and later: the head of a `struct printk_ringbuffer`, by where its
+    /// `size_bits` may be, counted from `count_bits`.
+    pub rings: Option<[usize; 4]>,
     /// Before 5.10: `struct printk_log` headers and `<N>` prefixes.
     pub old: bool,
 }
@@ -39,78 +44,122 @@ pub(super) const COUNT_BITS: std::ops::RangeInclusive<u32> = 6..=26;
 /// `size_bits - count_bits`.
 pub(super) const AVG_BITS: u32 = 5;
 
-/// Where `size_bits` may be, counted from `count_bits`: the size of a
+/// Where `size_bits` is in the rings that are known: the size of a
 /// `struct prb_desc_ring`, which grew by a word in 5.18.
-const PARTNERS: [usize; 4] = [40, 48, 20, 24];
+pub(super) const PARTNERS: [usize; 4] = [40, 48, 20, 24];
 
 /// Call `found` with the offset of each place in `bytes` worth a closer
 /// look, in ascending order within each block.
 pub(super) fn sieve(bytes: &[u8], wanted: Wanted, found: &mut dyn FnMut(Hint, usize)) {
-    let mut start = 0;
-    while let Some(block) = block(bytes, start) {
-        if !is_zero(block) {
-            // One look for both, since the words are at hand.
-            let (number, flags) = match wanted.old {
-                true => has_number_or_flags(block),
-                false => (has_small_number(block), false),
-            };
-            if wanted.rings && number {
-                rings(bytes, start, start + BLOCK, found);
+    sys::with_vectors(Sieve { bytes, wanted, found });
+}
+
+/// One sieving, to be compiled for whatever vectors the processor has.
+struct Sieve<'a> {
+    bytes: &'a [u8],
+    wanted: Wanted,
+    found: &'a mut dyn FnMut(Hint, usize),
+}
+
+impl sys::Vectorised for Sieve<'_> {
+    // Into the caller, which is compiled for more than this crate is.
+    #[inline(always)]
+    fn run(self) {
+        let Self { bytes, wanted, found } = self;
+        let mut start = 0;
+        while let Some(block) = block(bytes, start) {
+            if !is_zero(block) {
+                if is_candidate(block) {
+                    closer(bytes, start, block, wanted, found);
+                }
+                if wanted.old
+                    && block_pair(bytes, start, 2).is_none_or(|(one, two)| has_prefix(one, two))
+                {
+                    prefixes(bytes, start, start + BLOCK, found);
+                }
             }
-            // The flags' own first half may be the last word of the block
-            // before.
-            let before = start.saturating_sub(4);
-            if flags && block_pair(bytes, before, 4).is_none_or(|(one, two)| has_tail(one, two)) {
-                records(bytes, before, start + BLOCK - 4, found);
-            }
-            if wanted.old
-                && block_pair(bytes, start, 2).is_none_or(|(one, two)| has_prefix(one, two))
-            {
-                prefixes(bytes, start, start + BLOCK, found);
-            }
+            start += BLOCK;
         }
-        start += BLOCK;
+        if let Some(partners) = wanted.rings {
+            rings(bytes, start..bytes.len(), partners, found);
+        }
+        if wanted.old {
+            records(bytes, start.saturating_sub(4), bytes.len(), found);
+            prefixes(bytes, start, bytes.len(), found);
+        }
     }
-    if wanted.rings {
-        rings(bytes, start, bytes.len(), found);
+}
+
+/// Most blocks that begin with zeros hold nothing else, and the others are
+/// spared the look at all of them.
+#[inline(always)]
+fn is_zero(block: &[u8; BLOCK]) -> bool {
+    word(block) == 0 && words(block).fold(0, |all, word| all | word) == 0
+}
+
+/// Whether some word other than zero has no bits in the middle, as all numbers
+/// looked for have none, in either byte order.
+#[inline(always)]
+fn is_candidate(block: &[u8; BLOCK]) -> bool {
+    words(block).fold(0, |any, word| any | u32::from((word & 0x00ff_ff00 == 0) & (word != 0))) != 0
+}
+
+/// A block with a word that may be one of the numbers looked for.
+fn closer(
+    bytes: &[u8],
+    start: usize,
+    block: &[u8; BLOCK],
+    wanted: Wanted,
+    found: &mut dyn FnMut(Hint, usize),
+) {
+    // One look for both, since the words are at hand.
+    let (number, flags) = match wanted.old {
+        true => has_number_or_flags(block),
+        false => (has_small_number(block), false),
+    };
+    if let Some(partners) = wanted.rings.filter(|_| number) {
+        rings(bytes, start..start + BLOCK, partners, found);
     }
-    if wanted.old {
-        records(bytes, start.saturating_sub(4), bytes.len(), found);
-        prefixes(bytes, start, bytes.len(), found);
+    // The flags' own first half may be the last word of the block before.
+    let before = start.saturating_sub(4);
+    if flags && block_pair(bytes, before, 4).is_none_or(|(one, two)| has_tail(one, two)) {
+        records(bytes, before, start + BLOCK - 4, found);
     }
 }
 
 /// A block of known size: the compiler then needs no loop ends.
+#[inline(always)]
 fn block(bytes: &[u8], start: usize) -> Option<&[u8; BLOCK]> {
     bytes.get(start..)?.first_chunk()
 }
 
 /// A block, and the block that begins a few bytes later.
+#[inline(always)]
 fn block_pair(bytes: &[u8], start: usize, by: usize) -> Option<(&[u8; BLOCK], &[u8; BLOCK])> {
     Some((block(bytes, start)?, block(bytes, start + by)?))
 }
 
 /// A 32-bit word as its bytes say, least significant first.
+#[inline(always)]
 fn word(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |raw| u32::from_le_bytes(*raw))
 }
 
 /// All the words of a block.
+#[inline(always)]
 fn words(block: &[u8; BLOCK]) -> impl Iterator<Item = u32> {
     block.chunks_exact(4).map(word)
 }
 
-fn is_zero(block: &[u8; BLOCK]) -> bool {
-    words(block).fold(0, |all, word| all | word) == 0
-}
-
 /// Whether any word is a possible `count_bits` in either byte order. A word
 /// whose outer and inner bytes are both set passes wrongly, and rarely.
+#[inline(always)]
 fn has_small_number(block: &[u8; BLOCK]) -> bool {
     words(block).fold(0, |any, word| any | u32::from(is_small_number(word))) != 0
 }
 
 /// The same, and whether any word is the second half of a record's tail.
+#[inline(always)]
 fn has_number_or_flags(block: &[u8; BLOCK]) -> (bool, bool) {
     let (number, flags) = words(block).fold((0, 0), |(number, flags), word| {
         (number | u32::from(is_small_number(word)), flags | u32::from(is_flags(word)))
@@ -118,14 +167,21 @@ fn has_number_or_flags(block: &[u8; BLOCK]) -> (bool, bool) {
     (number != 0, flags != 0)
 }
 
+#[inline(always)]
 fn is_small_number(word: u32) -> bool {
     let either = (word >> 24) | (word & 0x00ff_ffff);
     either.wrapping_sub(*COUNT_BITS.start()) <= COUNT_BITS.end() - COUNT_BITS.start()
 }
 
-/// Places from `start` to `end` that hold a `count_bits` with its partner.
-fn rings(bytes: &[u8], start: usize, end: usize, found: &mut dyn FnMut(Hint, usize)) {
-    let range = bytes.get(start..end).unwrap_or_default();
+/// Places that hold a `count_bits` with its partner.
+fn rings(
+    bytes: &[u8],
+    places: Range<usize>,
+    partners: [usize; 4],
+    found: &mut dyn FnMut(Hint, usize),
+) {
+    let start = places.start;
+    let range = bytes.get(places).unwrap_or_default();
     for (index, raw) in range.chunks_exact(4).enumerate() {
         let word = word(raw);
         if !is_small_number(word) {
@@ -138,7 +194,7 @@ fn rings(bytes: &[u8], start: usize, end: usize, found: &mut dyn FnMut(Hint, usi
             // Little endian, big endian.
             by == AVG_BITS || by == AVG_BITS << 24
         };
-        if PARTNERS.into_iter().any(partner) {
+        if partners.into_iter().any(partner) {
             found(Hint::Ring, offset);
         }
     }
@@ -151,15 +207,18 @@ fn rings(bytes: &[u8], start: usize, end: usize, found: &mut dyn FnMut(Hint, usi
 /// dictionary are let through: nearly all are such, and one in a row is
 /// enough to be led to the others. For these the second word reads the same
 /// in both byte orders.
+#[inline(always)]
 fn is_record_tail(first: u32, second: u32) -> bool {
     is_flags(second) & (first & 0xffff != 0) & (first >> 16 != 0)
 }
 
 /// No dictionary, facility 0, and flags or a level.
+#[inline(always)]
 fn is_flags(word: u32) -> bool {
     (word & 0x00ff_ffff == 0) & (word != 0)
 }
 
+#[inline(always)]
 fn has_tail(block: &[u8; BLOCK], next: &[u8; BLOCK]) -> bool {
     words(block)
         .zip(words(next))
@@ -190,6 +249,7 @@ fn records(bytes: &[u8], start: usize, end: usize, found: &mut dyn FnMut(Hint, u
 }
 
 /// Whether `<`, one byte and `>` follow one another anywhere in a block.
+#[inline(always)]
 fn has_prefix(block: &[u8; BLOCK], third: &[u8; BLOCK]) -> bool {
     let pairs = block.iter().zip(third);
     pairs.fold(0, |any, (first, third)| any | u8::from((*first == b'<') & (*third == b'>'))) != 0
@@ -211,7 +271,9 @@ mod tests {
 
     fn all(bytes: &[u8]) -> Vec<(Hint, usize)> {
         let mut hits = Vec::new();
-        sieve(bytes, Wanted { rings: true, old: true }, &mut |hint, at| hits.push((hint, at)));
+        sieve(bytes, Wanted { rings: Some(PARTNERS), old: true }, &mut |hint, at| {
+            hits.push((hint, at))
+        });
         hits
     }
 

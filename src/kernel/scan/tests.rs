@@ -504,8 +504,8 @@ fn real_memory_gives_the_one_live_ring() {
         let mut ignore = |_, _| ControlFlow::Continue(());
         let mut scan = Scan::new(&memory, &mut ignore);
         let (low, high) = split(memory.ram());
-        let _ = scan.ranges(&low, Wanted { rings: false, old: true }).unwrap();
-        let _ = scan.ranges(&high, Wanted { rings: false, old: true }).unwrap();
+        let _ = scan.ranges(&low, Wanted { rings: None, old: true }).unwrap();
+        let _ = scan.ranges(&high, Wanted { rings: None, old: true }).unwrap();
         println!("  older formats: {:x?} {:x?}", scan.rows, scan.texts);
     }
     assert!(seen > 0);

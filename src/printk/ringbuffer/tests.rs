@@ -2,15 +2,12 @@
 
 #![allow(clippy::indexing_slicing)]
 
-use std::cell::{Cell, RefCell};
-use std::ops::Range;
 use std::time::Instant;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::guest::Memory;
-use crate::printk::craft::{Line, RingPlan, RingWriter, Sheet};
+use crate::printk::craft::{Line, RingPlan, RingWriter, Running, Sheet};
 
 /// Every layout there is: word size, byte order, infos, header, first id,
 /// perfect fit.
@@ -129,6 +126,20 @@ fn an_empty_ring_is_empty_in_every_layout() {
         assert_eq!(ring.data_size(), writer.size());
         assert_eq!(ring.count(), writer.count());
         assert_eq!(ring.data(), writer.sheet.address(writer.data_at()));
+    }
+}
+
+#[test]
+fn a_ring_set_up_before_its_descriptors_is_empty() {
+    for plan in plans() {
+        let mut writer = RingWriter::new(plan);
+        let descs = writer.infos_at() - writer.descs_at();
+        writer.sheet.put(writer.descs_at(), &vec![0; descs]);
+        let image = writer.sheet.image();
+        let view = writer.sheet.view(&image);
+        let ring = Ring::open(&view, writer.prb()).expect("well-formed");
+        assert!(ring.is_empty(), "{plan:?}");
+        assert!(ring.read(&view).expect("readable").entries.is_empty(), "{plan:?}");
     }
 }
 
@@ -469,37 +480,6 @@ fn a_ring_that_was_replaced_is_not_read_as_the_old_one() {
     assert!(matches!(ring.read(&zeros.view(&image)), Err(Error::Replaced)));
 }
 
-/// Memory of a guest that runs: before some reads, the kernel prints.
-struct Running {
-    writer: RefCell<RingWriter>,
-    lines: RefCell<Vec<Line>>,
-    ram: Vec<Range<u64>>,
-    reads: Cell<usize>,
-    /// How many records it prints before a read.
-    pace: fn(usize) -> usize,
-}
-
-impl Memory for Running {
-    fn read(&self, real: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-        let nth = self.reads.get();
-        self.reads.set(nth + 1);
-        let mut writer = self.writer.borrow_mut();
-        let mut lines = self.lines.borrow_mut();
-        for _ in 0..(self.pace)(nth) {
-            let new = line(lines.len() as u64);
-            writer.print(&new);
-            lines.push(new);
-        }
-        let start = (real - writer.sheet.base) as usize;
-        buf.copy_from_slice(&writer.sheet.bytes[start..start + buf.len()]);
-        Ok(())
-    }
-
-    fn ram(&self) -> &[Range<u64>] {
-        &self.ram
-    }
-}
-
 #[test]
 fn a_guest_that_prints_while_it_is_read_never_shows_torn_text() {
     for pace in [
@@ -511,16 +491,7 @@ fn a_guest_that_prints_while_it_is_read_never_shows_torn_text() {
     ] as [fn(usize) -> usize; 5]
     {
         for plan in plans() {
-            let mut writer = RingWriter::new(plan);
-            let lines: Vec<Line> = (0..90).map(line).collect();
-            print_all(&mut writer, &lines);
-            let running = Running {
-                ram: writer.sheet.image().ram().to_vec(),
-                writer: RefCell::new(writer),
-                lines: RefCell::new(lines),
-                reads: Cell::new(0),
-                pace,
-            };
+            let running = Running::new(RingWriter::new(plan), 90, line, pace);
             let (rule, prb) = {
                 let writer = running.writer.borrow();
                 (writer.sheet.rule(), writer.prb())
@@ -554,16 +525,7 @@ fn a_guest_that_prints_while_it_is_read_never_shows_torn_text() {
 
 #[test]
 fn a_read_of_a_quiet_ring_takes_a_handful_of_round_trips() {
-    let mut writer = RingWriter::new(RingPlan::SMALL);
-    let lines: Vec<Line> = (0..200).map(line).collect();
-    print_all(&mut writer, &lines);
-    let running = Running {
-        ram: writer.sheet.image().ram().to_vec(),
-        writer: RefCell::new(writer),
-        lines: RefCell::new(lines),
-        reads: Cell::new(0),
-        pace: |_| 0,
-    };
+    let running = Running::new(RingWriter::new(RingPlan::SMALL), 200, line, |_| 0);
     let prb = running.writer.borrow().prb();
     let view = View::new(&running, Arch::PPC64LE, crate::guest::AddressRule::Linear64);
     let ring = Ring::open(&view, prb).expect("well-formed");

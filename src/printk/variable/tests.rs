@@ -2,14 +2,12 @@
 
 #![allow(clippy::indexing_slicing)]
 
-use std::cell::{Cell, RefCell};
-
 use proptest::prelude::*;
 
 use super::*;
 use crate::arch::Arch;
-use crate::guest::{Image, Memory, ReadError};
-use crate::printk::craft::{ContForm, Line, VariablePlan, VariableWriter};
+use crate::guest::Image;
+use crate::printk::craft::{ContForm, Line, Running, VariablePlan, VariableWriter};
 
 /// Word size, byte order and header of every kind, with each `struct cont`
 /// that goes with it.
@@ -253,36 +251,6 @@ fn records_are_followed_without_symbols() {
     assert!(VariableLog::chain(&view, 0xc000_0000_0000_0000, 4096, 0).is_err());
 }
 
-/// Memory of a guest that runs: before some reads, the kernel prints.
-struct Running {
-    writer: RefCell<VariableWriter>,
-    lines: RefCell<Vec<Line>>,
-    ram: Vec<Range<u64>>,
-    reads: Cell<usize>,
-    /// How many records it prints before a read.
-    pace: fn(usize) -> usize,
-}
-
-impl Memory for Running {
-    fn read(&self, real: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-        let nth = self.reads.replace(self.reads.get() + 1);
-        let mut writer = self.writer.borrow_mut();
-        let mut lines = self.lines.borrow_mut();
-        for _ in 0..(self.pace)(nth) {
-            let new = line(lines.len() as u64);
-            writer.print(&new);
-            lines.push(new);
-        }
-        let start = (real - writer.sheet.base) as usize;
-        buf.copy_from_slice(&writer.sheet.bytes[start..start + buf.len()]);
-        Ok(())
-    }
-
-    fn ram(&self) -> &[Range<u64>] {
-        &self.ram
-    }
-}
-
 #[test]
 fn a_guest_that_prints_while_it_is_read_shows_no_other_record_for_one() {
     // Two reads for the variables, two or one for the buffer, one for `cont`.
@@ -294,18 +262,7 @@ fn a_guest_that_prints_while_it_is_read_shows_no_other_record_for_one() {
     ] as [fn(usize) -> usize; 4]
     {
         for plan in plans() {
-            let mut writer = VariableWriter::new(plan);
-            let lines: Vec<Line> = (0..100).map(line).collect();
-            for line in &lines {
-                writer.print(line);
-            }
-            let running = Running {
-                ram: writer.sheet.image().ram().to_vec(),
-                writer: RefCell::new(writer),
-                lines: RefCell::new(lines),
-                reads: Cell::new(0),
-                pace,
-            };
+            let running = Running::new(VariableWriter::new(plan), 100, line, pace);
             let (rule, symbols) = {
                 let writer = running.writer.borrow();
                 (writer.sheet.rule(), writer.symbols())
