@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -173,6 +173,36 @@ fn with_qemus_pid_a_companion_answers() {
         "{out}{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// As where Yama forbids it, and the file is not QEMU's user's to open: a
+/// program that its user may not read can't be traced by that user.
+#[test]
+fn a_companion_that_may_not_trace_qemu_answers() {
+    if !have_qemu() {
+        return;
+    }
+    let place = Place::new();
+    if place.root.path().metadata().expect("a directory").uid() != 0 {
+        eprintln!("skipped: a program that its user may not read, since only root can make one");
+        return;
+    }
+    let output = place.run(
+        &[],
+        r#"chmod 755 .; cp "$OURS" ours/copy; cp "$(command -v qemu-system-ppc64)" qemu; chmod 711 ours/copy qemu
+        (umask 077; : >err)
+        setpriv --reuid=65534 --regid=65534 --clear-groups env ours/copy --logbuf-qemu="$PWD/qemu" --logbuf-same-pid -M none -display none -nodefaults -name untraced 2>err & q=$!
+        companion() { for c in $(pgrep -x qemu-logbuf); do tr '\0' ' ' <"/proc/$c/cmdline" | grep -q -- "-name untraced" && echo $c; done; true; }
+        until c=$(companion) && [ -n "$c" ]; do sleep 0.02; done
+        until grep -q 'SigCgt:.*[2367abef]..$' /proc/$c/status; do sleep 0.02; done
+        trap 'kill -9 $q' EXIT
+        kill -USR1 $c
+        until grep -q qemu-logbuf err; do sleep 0.05; done
+        kill $q; wait $q; echo "end $?"
+        gone $c; echo gone"#,
+    );
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(out, "end 0\ngone\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// libvirt's way of starting a domain is recognised, and its probe's is left

@@ -173,7 +173,7 @@ pub fn judge(samples: &[Sample], extent: &Extent) -> Option<Activity> {
 /// `most`; the judgements, each with the last look.
 ///
 /// A guest in which nothing moves for certain (a branch to itself, idle, in
-/// firmware) takes one look. `look` gives all processors, in the same order
+/// firmware) takes one look, and `most` is not asked. `look` gives all processors, in the same order
 /// each time.
 ///
 /// # Errors
@@ -181,13 +181,13 @@ pub fn judge(samples: &[Sample], extent: &Extent) -> Option<Activity> {
 pub fn watch<E>(
     mut look: impl FnMut() -> Result<Vec<Sample>, E>,
     extent: &Extent,
-    most: Duration,
+    most: impl FnOnce() -> Duration,
 ) -> Result<Vec<(Activity, Sample)>, E> {
-    let until = Instant::now() + most;
     let mut looks: Vec<Vec<Sample>> = look()?.into_iter().map(|sample| vec![sample]).collect();
     let open = |looks: &[Vec<Sample>]| {
         looks.iter().any(|samples| judge(samples, extent) == Some(Activity::Seen))
     };
+    let until = if open(&looks) { Instant::now() + most() } else { Instant::now() };
     while open(&looks) && Instant::now() < until {
         thread::sleep(PAUSE);
         let Ok(next) = look() else { break };
@@ -391,7 +391,7 @@ mod tests {
                     samples.next().ok_or("no more")
                 },
                 &extent(),
-                most,
+                || most,
             );
             let seen = seen.map(|seen| seen.into_iter().map(|(activity, _)| activity).collect());
             (seen, looks)

@@ -18,7 +18,7 @@ const MAGIC: u16 = 0xeb9f;
 pub const HEADER: usize = 24;
 
 /// No kernel has more of it, in bytes.
-const LARGEST: u64 = 64 << 20;
+const LARGEST: u64 = 24 << 20;
 
 /// How deep types are followed: typedefs of typedefs, structures within
 /// structures.

@@ -26,7 +26,7 @@ const PIECE: usize = 1 << 20;
 const MOST_PLACES: usize = 64;
 
 /// How many bytes of what looks like BTF are looked at: a guest may pretend.
-const MOST_BYTES: u64 = 256 << 20;
+const MOST_BYTES: u64 = 64 << 20;
 
 /// How long to wait with a search that found nothing before the next.
 const PAUSE: Duration = Duration::from_secs(2);

@@ -82,11 +82,12 @@ fn accompany(
     let (line, options) = from_anywhere(line, options);
     let mut signals = Signals::catch_questions()?;
     let _ = nix::sys::prctl::set_name(c"qemu-logbuf");
-    let_go(inheritance)?;
+    let stderr = stderr_of(qemu);
+    let_go(inheritance, &stderr)?;
     SigSet::empty().thread_set_mask()?;
     crate::trace!("companion of {qemu}");
     let observer = Observer::new(Sources::new(&line, &options), Ok(channel), qemu, &options);
-    let plan = Plan::new(&options).at(Destination::StderrOf(qemu));
+    let plan = Plan::new(&options).at(stderr.clone());
     let mut desk = Desk::open(observer, plan)?;
     loop {
         let [asked, ended, done, monitor] = {
@@ -105,7 +106,7 @@ fn accompany(
         if asked && signals.asked() {
             desk.ask(Question {
                 subject: Subject::Log,
-                destination: Destination::StderrOf(qemu),
+                destination: stderr.clone(),
                 for_all: None,
             });
         }
@@ -123,14 +124,26 @@ fn accompany(
     }
 }
 
-/// Keep nothing of the caller's open: it may wait for an end of file, or for
-/// a directory to be free.
-fn let_go(inheritance: &Inheritance) -> io::Result<()> {
+/// Where to report: QEMU's standard error, borrowed when it is needed. A host
+/// that lets nobody but a parent trace a process (Yama) refuses that, and then
+/// only our own copy leads there.
+fn stderr_of(qemu: Pid) -> Destination {
+    match sys::descriptor_of(qemu, 2) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Destination::Stderr,
+        _ => Destination::StderrOf(qemu),
+    }
+}
+
+/// Keep nothing of the caller's open that is not needed: it may wait for an
+/// end of file, or for a directory to be free.
+fn let_go(inheritance: &Inheritance, stderr: &Destination) -> io::Result<()> {
     inheritance.close_descriptors();
     let null = fs::File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
-    nix::unistd::dup2_stderr(&null)?;
+    if *stderr != Destination::Stderr {
+        nix::unistd::dup2_stderr(&null)?;
+    }
     std::env::set_current_dir("/")
 }
 

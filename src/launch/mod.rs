@@ -80,10 +80,15 @@ impl fmt::Display for LaunchError {
             ),
             Self::Exec(path, error) => write!(
                 f,
-                "{} cannot be run: {error}; name the real QEMU with --logbuf-qemu=PATH",
-                path.to_string_lossy()
+                "{} cannot be run: {}; name the real QEMU with --logbuf-qemu=PATH",
+                path.to_string_lossy(),
+                sys::reason(error)
             ),
-            Self::Host(error) => write!(f, "cannot start QEMU: {error}; free some descriptors or processes and try again"),
+            Self::Host(error) => write!(
+                f,
+                "cannot start QEMU: {}; free some descriptors or processes and try again",
+                sys::reason(error)
+            ),
         }
     }
 }

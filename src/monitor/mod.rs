@@ -31,6 +31,16 @@ pub use message::{Event, Message, Version, parse};
 pub use wire::LONGEST_LINE;
 use wire::Wire;
 
+/// The command that runs a command of the human monitor.
+const HMP: &str = "human-monitor-command";
+
+/// How the line of every command ends.
+const END: &str = "}\n";
+
+/// A command that is on its way.
+#[derive(Debug)]
+pub struct Begun(u64);
+
 /// How many events wait for [`Monitor::drain`] before the oldest is dropped.
 pub const EVENTS_KEPT: usize = 1024;
 
@@ -90,6 +100,10 @@ pub struct Monitor {
     /// `answered .. next_id` are outstanding, as QEMU answers in order.
     answered: u64,
     reply: Option<Result<Value, Error>>,
+    /// The command that was begun, and its reply once that has come.
+    begun: Option<(u64, Option<Result<Value, Error>>)>,
+    /// The id of a command that is sent but for its end, and what it runs.
+    typed: Option<(u64, &'static str)>,
     events: VecDeque<Event>,
     dropped: u64,
     /// Why the session is over, once it is.
@@ -113,6 +127,8 @@ impl Monitor {
             next_id: 1,
             answered: 1,
             reply: None,
+            begun: None,
+            typed: None,
             events: VecDeque::new(),
             dropped: 0,
             broken: None,
@@ -208,7 +224,7 @@ impl Monitor {
             return Err(error.clone());
         }
         self.ready(deadline)?;
-        self.until(deadline, |monitor| monitor.answered == monitor.next_id && !monitor.ending)?;
+        self.until(deadline, Self::is_free)?;
         // Of whatever was given up on, nobody wants the reply any more.
         self.reply = None;
         let id = self.send(command, arguments)?;
@@ -224,8 +240,78 @@ impl Monitor {
     /// # Errors
     /// As [`Monitor::execute`].
     pub fn hmp(&mut self, command_line: &str, deadline: Instant) -> Result<String, Error> {
-        let arguments = json!({ "command-line": command_line });
-        match self.execute("human-monitor-command", Some(arguments), deadline)? {
+        let value = self.execute(HMP, Some(json!({ "command-line": command_line })), deadline)?;
+        self.text(value)
+    }
+
+    /// Send all of a command of the human monitor but its end, which goes with
+    /// [`Monitor::begin`]: QEMU takes a command in byte by byte, with several
+    /// system calls for each, and has done so when it matters. A QEMU that is
+    /// busy otherwise is left alone.
+    pub fn type_ahead(&mut self, command_line: &'static str) {
+        if self.take_in().is_ok() && self.is_free() && self.typed.is_none() {
+            let (id, line) = self.command(HMP, Some(json!({ "command-line": command_line })));
+            let most = line.strip_suffix(END).unwrap_or_default();
+            if self.wire.send(most.as_bytes()).map_err(|error| self.fail(error)).is_ok() {
+                self.typed = Some((id, command_line));
+            }
+        }
+    }
+
+    /// Send a command of the human monitor, and do something else until its
+    /// reply is asked for by [`Monitor::finish`]. One at a time: another one
+    /// takes its place. `None`, with nothing sent, where QEMU is not known to
+    /// be at leisure: then [`Monitor::hmp`] waits as long as it may.
+    pub fn begin(&mut self, command_line: &'static str) -> Option<Begun> {
+        self.take_in().ok()?;
+        if !self.is_free() {
+            return None;
+        }
+        let id = match self.typed {
+            Some((id, typed)) if typed == command_line => {
+                self.end_typed().ok()?;
+                id
+            }
+            _ => self.send(HMP, Some(json!({ "command-line": command_line }))).ok()?,
+        };
+        self.begun = Some((id, None));
+        Some(Begun(id))
+    }
+
+    /// Whether QEMU takes commands, owes no reply, and is not about to end.
+    fn is_free(&self) -> bool {
+        self.phase == Phase::Ready && self.owed() == 0 && !self.ending
+    }
+
+    /// How many replies are to come.
+    fn owed(&self) -> u64 {
+        self.next_id - self.answered - u64::from(self.typed.is_some())
+    }
+
+    /// Send the end of the command that was typed ahead, if there is one.
+    fn end_typed(&mut self) -> Result<(), Error> {
+        match self.typed.take() {
+            Some(_) => self.wire.send(END.as_bytes()).map_err(|error| self.fail(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// What the command that was begun prints.
+    ///
+    /// # Errors
+    /// As [`Monitor::hmp`]; [`Error::Silent`] too where another command was
+    /// begun since.
+    pub fn finish(&mut self, Begun(id): Begun, deadline: Instant) -> Result<String, Error> {
+        self.until(deadline, |monitor| monitor.answered > id)?;
+        match self.begun.take_if(|(begun, _)| *begun == id) {
+            Some((_, Some(reply))) => self.text(reply?),
+            _ => Err(Error::Silent),
+        }
+    }
+
+    /// What a command of the human monitor printed.
+    fn text(&mut self, value: Value) -> Result<String, Error> {
+        match value {
             Value::String(text) => Ok(text),
             other => Err(self.fail(Error::Malformed(format!(
                 "human-monitor-command gave {}",
@@ -333,7 +419,7 @@ impl Monitor {
     }
 
     fn take_reply(&mut self, id: Option<u64>, result: Result<Value, String>) -> Result<(), Error> {
-        if self.answered == self.next_id {
+        if self.owed() == 0 {
             return Err(Error::Malformed("a reply to nothing that was asked".into()));
         }
         // QEMU gives no id back where it could not read the command.
@@ -349,22 +435,32 @@ impl Monitor {
         if self.phase == Phase::Negotiating(id) {
             result?;
             self.phase = Phase::Ready;
+        } else if let Some((_, reply)) = self.begun.as_mut().filter(|(begun, _)| *begun == id) {
+            *reply = Some(result);
         } else {
             self.reply = Some(result);
         }
         Ok(())
     }
 
-    /// Queue a command; its id.
+    /// Queue a command; its id. What was typed ahead goes before it, and
+    /// nobody wants the reply to that.
     fn send(&mut self, command: &str, arguments: Option<Value>) -> Result<u64, Error> {
+        self.end_typed()?;
+        let (id, line) = self.command(command, arguments);
+        self.wire.send(line.as_bytes()).map_err(|error| self.fail(error))?;
+        Ok(id)
+    }
+
+    /// A command's id and line.
+    fn command(&mut self, command: &str, arguments: Option<Value>) -> (u64, String) {
         let id = self.next_id;
         self.next_id += 1;
         let mut line = json!({ "execute": command, "id": id });
         if let (Some(arguments), Some(line)) = (arguments, line.as_object_mut()) {
             line.insert("arguments".into(), arguments);
         }
-        self.wire.send(format!("{line}\n").as_bytes()).map_err(|error| self.fail(error))?;
-        Ok(id)
+        (id, format!("{line}\n"))
     }
 
     /// The session is over, if `error` is of that kind.

@@ -338,3 +338,63 @@ fn random_bytes_never_panic() {
         let _ = tree::parse(&String::from_utf8_lossy(&bytes));
     });
 }
+
+#[test]
+fn a_command_that_was_begun_keeps_its_reply_while_others_run() {
+    let (mut monitor, peer) = connected(|peer| {
+        peer.answer(r#""CPU#0""#);
+        peer.answer(r#"{"arch": "ppc64"}"#);
+        peer.answer(r#""CPU#1""#);
+        peer.answer(r#""CPU#2""#);
+    });
+    let begun = monitor.begin("info registers -a").expect("it is at leisure");
+    assert_eq!(monitor.query_target(soon()).as_deref(), Ok("ppc64"));
+    assert_eq!(monitor.finish(begun, soon()).as_deref(), Ok("CPU#0"));
+    let begun = monitor.begin("info registers -a").expect("it is at leisure");
+    assert!(monitor.begin("info registers -a").is_none(), "one at a time");
+    assert_eq!(monitor.finish(begun, soon()).as_deref(), Ok("CPU#1"));
+    assert_eq!(monitor.hmp("info registers -a", soon()).as_deref(), Ok("CPU#2"));
+    peer.join().expect("the peer");
+}
+
+#[test]
+fn a_command_that_was_begun_and_given_up_on_holds_up_nobody() {
+    let (mut monitor, peer) = connected(|peer| {
+        let late = peer.hear();
+        assert_eq!(peer.hear(), Value::Null, "nothing more is sent to a silent QEMU");
+        assert_eq!(late["execute"], "human-monitor-command");
+    });
+    let begun = monitor.begin("info registers -a").expect("it is at leisure");
+    assert_eq!(monitor.finish(begun, shortly()), Err(Error::Silent));
+    assert!(monitor.begin("info registers -a").is_none());
+    assert_eq!(monitor.hmp("info registers -a", shortly()), Err(Error::Silent));
+    drop(monitor);
+    peer.join().expect("the peer");
+}
+
+#[test]
+fn a_command_that_was_typed_ahead_is_sent_once_and_holds_up_no_other() {
+    let (mut monitor, peer) = connected(|peer| {
+        assert_eq!(peer.answer(r#""CPU#0""#)["arguments"]["command-line"], "info registers -a");
+        assert_eq!(peer.answer(r#""CPU#1""#)["arguments"]["command-line"], "info registers -a");
+        assert_eq!(peer.answer(r#"{"arch": "ppc64"}"#)["execute"], "query-target");
+        assert_eq!(peer.hear(), Value::Null);
+    });
+    monitor.prepare_registers();
+    monitor.prepare_registers();
+    let begun = monitor.begin_registers().expect("it is at leisure");
+    assert_eq!(monitor.finish(begun, soon()).as_deref(), Ok("CPU#0"));
+    monitor.prepare_registers();
+    assert_eq!(monitor.query_target(soon()).as_deref(), Ok("ppc64"), "and not the registers");
+    assert_eq!(monitor.drain(), Ok(Vec::new()));
+    drop(monitor);
+    peer.join().expect("the peer");
+}
+
+#[test]
+fn a_reply_to_what_is_only_typed_ahead_is_no_reply() {
+    let (mut monitor, peer) = connected(|peer| peer.say(r#"{"return": "CPU#0", "id": 2}"#));
+    monitor.prepare_registers();
+    peer.join().expect("the peer");
+    assert!(matches!(monitor.query_target(soon()), Err(Error::Malformed(_) | Error::Gone)));
+}

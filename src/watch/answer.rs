@@ -39,8 +39,8 @@ pub(super) struct Guest<'a> {
     /// Whether that is all of it, and it may yet change. A file may hold any
     /// part of a guest.
     pub(super) live: bool,
-    /// Its first processor, where QEMU tells.
-    pub(super) cpu: Option<Cpu>,
+    /// Its first processor, where QEMU tells; asked only where it matters.
+    pub(super) cpu: &'a dyn Fn() -> Option<Cpu>,
     /// Whether the log is wanted, and not only whose code it runs.
     pub(super) log: bool,
     /// Whether records that a console has printed are left out.
@@ -290,16 +290,15 @@ impl Guest<'_> {
     /// another. 32-bit firmware may be at such addresses too.
     fn runs_another(&self, arch: Arch) -> bool {
         let in_kernel = |cpu: &Cpu| cpu.translated() && !cpu.user() && cpu.nip >> 60 == 0xc;
-        arch.word == arch::Word::W64 && self.cpu.as_ref().is_some_and(in_kernel)
+        arch.word == arch::Word::W64 && (self.cpu)().as_ref().is_some_and(in_kernel)
     }
 
     /// Whether the processor is known to be outside of the kernel.
     fn is_outside(&self, rule: AddressRule, displacement: u64, names: &Names) -> bool {
         let real = |name| rule.real(names.address(name)?.checked_add(displacement)?);
         let start = real("_stext").or_else(|| real("_text"));
-        let (Some(cpu), Some(start), Some(end)) = (&self.cpu, start, real("_end")) else {
-            return false;
-        };
+        let (Some(start), Some(end)) = (start, real("_end")) else { return false };
+        let Some(cpu) = (self.cpu)() else { return false };
         // In real mode, which begins a kernel, the address is the real one.
         let at = rule.real(cpu.nip).unwrap_or(cpu.nip);
         !(start..end).contains(&at)
@@ -434,7 +433,8 @@ mod tests {
             symbols: symbols.into(),
             types: KernelTypes::default(),
         };
-        let guest = Guest { memory: &memory, live: true, cpu, log: true, unseen: false };
+        let guest =
+            Guest { memory: &memory, live: true, cpu: &|| cpu.clone(), log: true, unseen: false };
         guest.by_names(Arch::PPC64LE, Path::new("vmlinux"), &names, Code::Unknown).expect("read")
     }
 

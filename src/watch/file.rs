@@ -30,7 +30,7 @@ pub fn read(name: &OsStr, options: &Options) -> Result<bool, Box<dyn fmt::Displa
     })?;
     crate::trace!("{}: {memory:?}", path.display());
     let unseen = options.show == Show::Unseen;
-    let guest = Guest { memory: &memory, live: false, cpu: None, log: true, unseen };
+    let guest = Guest { memory: &memory, live: false, cpu: &|| None, log: true, unseen };
     let mut sources = Sources::of(options.vmlinux.clone(), None);
     let mut progress = |_, _| ControlFlow::Continue(());
     let answer = answer::consult(&guest, &mut sources, &mut progress);

@@ -15,16 +15,16 @@ use nix::unistd::Pid;
 use super::answer;
 use super::effort::{Effort, Handle};
 use super::history::History;
-use super::places::{Processors, Whereabouts};
+use super::places::{Known, Processors, Registers, Whereabouts};
 use super::press::Press;
 use super::question::{Question, Subject};
 use super::sources::{SharedSources, Sources};
 use crate::cli::{Options, Show};
 use crate::guest::live::{LiveMemory, Scratch};
-use crate::guest::{Cpu, Memory, ReadError, cpu};
+use crate::guest::{Memory, ReadError};
 use crate::launch::Channel;
 use crate::monitor::Error::Silent;
-use crate::monitor::{Monitor, Shared, StdioUse};
+use crate::monitor::{CpuThread, Monitor, Shared, StdioUse};
 use crate::report::{Report, Scope, Verdict};
 use crate::terminal::Destination;
 use crate::trace;
@@ -76,6 +76,10 @@ pub struct Observer {
     effort: Handle,
     /// What QEMU emulates, once it has said so.
     target: Option<String>,
+    /// The host's threads that run the guest's processors.
+    threads: Vec<CpuThread>,
+    /// The names of places, as far as they were found.
+    known: Known,
     /// A question waits for what is being prepared.
     asked: Arc<AtomicBool>,
     /// The monitor is open: what comes from it is to be taken.
@@ -131,6 +135,8 @@ impl Observer {
             number: 0,
             effort: Handle::default(),
             target: None,
+            threads: Vec::new(),
+            known: Known::default(),
             asked: Arc::default(),
             listening: true,
         }
@@ -216,6 +222,14 @@ impl Observer {
             let mapped = link.memory.refresh();
             trace!("stdio {:?}, memory {mapped:?}", self.stdio);
         }
+        self.expect_question();
+    }
+
+    /// Have QEMU prepared for the next question as far as it can be.
+    fn expect_question(&self) {
+        if let (true, Ok(link)) = (self.places, &self.link) {
+            link.monitor.lock().prepare_registers();
+        }
     }
 
     /// Ask QEMU what it is, as far as it has not said so.
@@ -232,6 +246,9 @@ impl Observer {
         if self.target.is_none() {
             self.target = monitor.query_target(deadline).ok();
         }
+        if self.places && self.threads.is_empty() {
+            self.threads = monitor.query_cpus(deadline).unwrap_or_default();
+        }
     }
 
     /// Answer: make a report and put it where it belongs. Whether it is of a
@@ -242,6 +259,7 @@ impl Observer {
         let report = self.report(question);
         let written = self.press.put(&report, &question.destination);
         trace!("answered {question:?} in {:?}", start.elapsed());
+        self.expect_question();
         written && report.log().is_some()
     }
 
@@ -319,7 +337,11 @@ impl Observer {
             )
         })?;
         link.memory.begin(PATIENCE);
-        if let Err(error) = link.memory.refresh()
+        // What QEMU said before holds as long as it leads to the log: a
+        // report waits for no answer that it can do without.
+        let was_asked = link.memory.is_doubtful();
+        if was_asked
+            && let Err(error) = link.memory.refresh()
             && !link.memory.is_prepared()
         {
             return Err(unreadable(&error));
@@ -341,23 +363,45 @@ impl Observer {
                 "there is no kernel to look for (-M none?)",
             ));
         }
-        let cpu = first_cpu(&link.monitor);
         let log = subject != Subject::Places;
-        let unseen = self.show == Show::Unseen && subject != Subject::All;
-        let effort = Effort::new(&link.memory, self.effort.clone(), to);
-        let guest = answer::Guest { memory: &effort, live: true, cpu: cpu.clone(), log, unseen };
-        let mut progress = |done, total| {
-            effort.progress(done, total);
-            ControlFlow::Continue(())
+        let places = self.places || !log;
+        let registers = Registers::ask(&link.monitor, places);
+        let look = |memory: &LiveMemory| {
+            let effort = Effort::new(memory, self.effort.clone(), to);
+            let cpu = || registers.cpus().first().cloned();
+            let unseen = self.show == Show::Unseen && subject != Subject::All;
+            let guest = answer::Guest { memory: &effort, live: true, cpu: &cpu, log, unseen };
+            let mut progress = |done, total| {
+                effort.progress(done, total);
+                ControlFlow::Continue(())
+            };
+            let answer = answer::consult(&guest, &mut self.sources.lock(), &mut progress);
+            effort.end();
+            answer
         };
-        let answer = answer::consult(&guest, &mut self.sources.lock(), &mut progress);
-        effort.end();
+        let mut answer = look(&link.memory);
+        let led_to_log = matches!(&answer, Ok(answer) if answer.report.log().is_some());
+        if !was_asked
+            && (!led_to_log || link.memory.is_doubtful())
+            && !matches!(answer, Err(ReadError::Cancelled))
+            && link.memory.refresh().is_ok_and(|changed| changed)
+        {
+            answer = look(&link.memory);
+        }
         let answer = answer.map_err(|error| unreadable(&error))?;
         let mut report = answer.report;
         // A QEMU that gave no registers a moment ago is not asked again.
-        if let Some(cpu) = cpu {
-            if self.places || !log {
-                let processors = Processors { monitor: &link.monitor, memory: &link.memory };
+        if (places || !led_to_log)
+            && let Some(cpu) = registers.cpus().first().cloned()
+        {
+            if places {
+                let processors = Processors {
+                    monitor: &link.monitor,
+                    memory: &link.memory,
+                    registers,
+                    threads: &mut self.threads,
+                    known: &mut self.known,
+                };
                 let (lines, whereabouts) = processors.lines(&answer.ground, !log);
                 report.cpus = lines;
                 match (whereabouts, &report.verdict) {
@@ -380,12 +424,6 @@ impl Observer {
         }
         Ok(report)
     }
-}
-
-/// Where the guest's first processor is, if QEMU says so soon.
-fn first_cpu(monitor: &Shared) -> Option<Cpu> {
-    let text = monitor.lock().registers(Instant::now() + PATIENCE / 4).ok()?;
-    cpu::parse(&text).into_iter().next()
 }
 
 /// Guest memory could not be read: what to do about it.

@@ -4,7 +4,7 @@
 //! asked for in bulk: a walk collects the addresses it cannot name, one pass
 //! over the kernel's names finds them all, and the walk is taken again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use crate::guest::live::LiveMemory;
 use crate::guest::{AddressRule, Cpu, View, cpu};
 use crate::kernel::activity::{Activity, Extent, Place, Sample, watch};
 use crate::kernel::stack::Walker;
-use crate::kernel::{Candidate, Kallsyms, Names, Resolve};
-use crate::monitor::{self, CpuThread, Shared};
+use crate::kernel::{Candidate, Kallsyms, Names, Resolve, Source};
+use crate::monitor::{self, Begun, CpuThread, Shared};
 use crate::report::CpuLine;
 use crate::trace;
 
@@ -25,6 +25,13 @@ const MOST: Duration = Duration::from_millis(50);
 
 /// How long QEMU may take for one list of registers.
 const REPLY: Duration = Duration::from_millis(300);
+
+/// How old registers may be to be walked from: a moving processor's stack is
+/// another's by and by.
+const FRESH: Duration = Duration::from_millis(5);
+
+/// Names remembered from one question to the next; a guest that hangs has few.
+const REMEMBERED: usize = 1 << 12;
 
 /// How often a walk is taken again with the names that it lacked: those of
 /// the chain, those of a caller in the link register, those beyond an
@@ -113,11 +120,66 @@ impl Ground {
     }
 }
 
-/// The names of addresses, those found so far and those asked for since.
+/// The names of addresses, those found so far and those asked for since. Kept
+/// from one question to the next, while the names are of the same file.
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
+    /// Where the names are from, and how far the kernel runs from there.
+    of: Option<(Source, u64)>,
     names: BTreeMap<u64, Option<(String, u64)>>,
     asked: BTreeSet<u64>,
+}
+
+impl Known {
+    /// Forget what is not of this kernel.
+    fn keep(&mut self, ground: &Ground) {
+        let of = match &ground.code {
+            Code::File(code) => Some((code.names.source.clone(), ground.displacement)),
+            // Found anew each time: it may be another kernel's.
+            Code::Guest(_) | Code::Unknown => None,
+        };
+        if of.is_none() || self.of != of || self.names.len() > REMEMBERED {
+            self.names.clear();
+        }
+        self.of = of;
+        self.asked.clear();
+    }
+}
+
+/// The registers of all processors, asked for while something else is done.
+pub(super) struct Registers<'a> {
+    monitor: &'a Shared,
+    begun: Cell<Option<(Begun, Instant)>>,
+    cpus: OnceCell<Vec<Cpu>>,
+}
+
+impl<'a> Registers<'a> {
+    /// Ask for them now if they are `wanted` for sure, else when they are.
+    pub(super) fn ask(monitor: &'a Shared, wanted: bool) -> Self {
+        let begin = || Some((monitor.lock().begin_registers()?, Instant::now()));
+        let begun = Cell::new(if wanted { begin() } else { None });
+        Self { monitor, begun, cpus: OnceCell::new() }
+    }
+
+    /// The processors; none where QEMU does not tell soon.
+    pub(super) fn cpus(&self) -> &[Cpu] {
+        self.cpus.get_or_init(|| {
+            let mut monitor = self.monitor.lock();
+            let deadline = Instant::now() + REPLY;
+            let text = match self.begun.take() {
+                Some((begun, at)) if at.elapsed() < FRESH => monitor.finish(begun, deadline),
+                _ => monitor.registers(deadline),
+            };
+            drop(monitor);
+            text.map_or_else(
+                |error| {
+                    trace!("no registers: {error}");
+                    Vec::new()
+                },
+                |text| cpu::parse(&text),
+            )
+        })
+    }
 }
 
 /// Where the processors are, all together.
@@ -135,12 +197,17 @@ pub(super) enum Whereabouts {
 pub(super) struct Processors<'a> {
     pub(super) monitor: &'a Shared,
     pub(super) memory: &'a LiveMemory,
+    /// The first look at them.
+    pub(super) registers: Registers<'a>,
+    /// The host's threads that run them, as far as known.
+    pub(super) threads: &'a mut Vec<CpuThread>,
+    pub(super) known: &'a mut Known,
 }
 
 impl Processors<'_> {
     /// A line for each processor; none where QEMU does not tell. Where they
     /// are, all together.
-    pub(super) fn lines(&self, ground: &Ground, registers: bool) -> (Vec<CpuLine>, Whereabouts) {
+    pub(super) fn lines(self, ground: &Ground, registers: bool) -> (Vec<CpuLine>, Whereabouts) {
         let begun = Instant::now();
         let seen = match self.watch(ground) {
             Ok(seen) => seen,
@@ -172,15 +239,18 @@ impl Processors<'_> {
         (lines, whereabouts)
     }
 
-    fn watch(&self, ground: &Ground) -> Result<Vec<(Activity, Sample)>, monitor::Error> {
+    fn watch(self, ground: &Ground) -> Result<Vec<(Activity, Sample)>, monitor::Error> {
         let deadline = || Instant::now() + REPLY;
-        let (running, threads) = {
-            let mut monitor = self.monitor.lock();
-            let running = monitor.query_status(deadline()).is_ok_and(|status| status.running);
-            (running, monitor.query_cpus(deadline()).unwrap_or_default())
-        };
+        let first = self.registers.cpus();
+        if first.iter().any(|cpu| run(self.threads, cpu).is_none()) {
+            // One was plugged in.
+            *self.threads = self.monitor.lock().query_cpus(deadline()).unwrap_or_default();
+        }
+        let threads = &*self.threads;
+        let mut first = Some(first.to_vec());
         let extent = Extent { kernel: ground.kernel.clone(), rule: ground.rule };
-        let known = RefCell::new(Known::default());
+        self.known.keep(ground);
+        let known = RefCell::new(self.known);
         let symbols = |address: u64| {
             let mut known = known.borrow_mut();
             match known.names.get(&address) {
@@ -196,14 +266,16 @@ impl Processors<'_> {
         };
         let view = View::new(self.memory, ground.arch, ground.rule);
         let walker = Walker::new(view, &symbols).with_mapped(&mapped);
-        let look = || {
-            let text = self.monitor.lock().registers(deadline())?;
-            let cpus = cpu::parse(&text);
+        let look = || -> Result<_, monitor::Error> {
+            let cpus = match first.take() {
+                Some(cpus) => cpus,
+                None => cpu::parse(&self.monitor.lock().registers(deadline())?),
+            };
             for cpu in cpus.iter().filter(|cpu| cpu.lr != 0) {
                 // Who called comes up only once the function is known.
                 symbols(cpu.lr.wrapping_sub(1));
             }
-            let take = |cpu: &Cpu| Sample::take(&walker, cpu.clone(), run(&threads, cpu));
+            let take = |cpu: &Cpu| Sample::take(&walker, cpu.clone(), run(threads, cpu));
             let walk = || cpus.iter().map(take).collect::<Vec<_>>();
             let mut samples = walk();
             for _ in 0..ROUNDS {
@@ -220,7 +292,11 @@ impl Processors<'_> {
             Ok(samples)
         };
         // Two looks at a guest that does not run are the same one.
-        watch(look, &extent, if running { MOST } else { Duration::ZERO })
+        let most = || {
+            let status = self.monitor.lock().query_status(deadline());
+            if status.is_ok_and(|status| status.running) { MOST } else { Duration::ZERO }
+        };
+        watch(look, &extent, most)
     }
 }
 

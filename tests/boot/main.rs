@@ -6,6 +6,7 @@ mod boards;
 mod damage;
 mod events;
 mod guest;
+mod initramfs;
 mod lab;
 mod live_ring;
 mod places;

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::guest::{Guest, until};
+use super::initramfs::initramfs;
 use super::{boot, lab, live_ring};
 
 /// What an environment variable asks for, or the usual.
@@ -199,7 +200,7 @@ fn one_guest_followed_and_asked_for_long_neither_leaks_nor_lies() {
     let seconds = wanted("QEMU_LOGBUF_SOAK_SECONDS", 15);
     let folder = tempfile::tempdir().expect("a folder");
     let initrd = folder.path().join("initrd");
-    live_ring::initramfs(&talker, &initrd);
+    initramfs(&talker, &initrd);
     let append =
         format!("console=hvc0 loglevel=0 printk.devkmsg=on -- {} {PAUSE}", seconds * 1000 / PAUSE);
     let output = format!("--logbuf-output={}/{{n}}", folder.path().display());

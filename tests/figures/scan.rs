@@ -14,8 +14,8 @@ use qemu_logbuf::guest::Memory;
 use qemu_logbuf::guest::live::LiveMemory;
 use qemu_logbuf::kernel::scan::{self, Verdict};
 
-use super::recipe::Bare;
-use super::{lab, median, millis, ratio, say, time};
+use super::floor::Bare;
+use super::{Aim, hold, lab, median, millis, ratio, say, time};
 
 const GIB: u64 = 1 << 30;
 
@@ -31,7 +31,7 @@ pub fn scan() {
     while !matches!(search(&memory), Verdict::Live(found) if found.confirmed) {}
     let (found, all) = measured(&memory);
     say("1 GiB, stock kernel hung early: its ring found", millis(found));
-    say("found / 1 GiB read (aim: below 0.10)", ratio(found, all));
+    hold("found / 1 GiB read", ratio(found, all), Aim::Most(0.1));
     drop((memory, early));
 
     empty("1 GiB untouched, no kernel", &["-m", "1G"]);
@@ -62,7 +62,7 @@ fn empty(what: &str, words: &[&str]) {
     assert!(!matches!(search(&memory), Verdict::Live(found) if found.confirmed));
     say(&format!("{what}: scanned"), millis(scanned));
     say(&format!("{what}: read alone"), millis(all));
-    say("scanned / read alone (aim: 1.50)", ratio(scanned, all));
+    hold("scanned / read alone", ratio(scanned, all), Aim::Most(1.5));
 }
 
 /// The times of a scan and of reading all memory.

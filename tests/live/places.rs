@@ -80,7 +80,7 @@ fn places(qemu: &Qemu, memory: &LiveMemory, functions: &Functions) -> Vec<(Activ
         };
         Ok(cpu::parse(&text).into_iter().map(sample).collect())
     };
-    watch(look, &functions.extent, Duration::from_millis(50)).expect("registers")
+    watch(look, &functions.extent, || Duration::from_millis(50)).expect("registers")
 }
 
 #[test]

@@ -362,16 +362,15 @@ impl Monitor {
         text.lines().filter(|line| !line.contains("DECR")).collect::<Vec<_>>().join("\n")
     }
 
-    /// Wait until the processor has stayed where it is for a while.
+    /// Wait until the processor is at a branch to itself.
     fn wait_for_hang(&mut self) -> Option<()> {
         let start = Instant::now();
-        let (mut last, mut times) = (String::new(), 0);
         while start.elapsed() < PATIENCE * 2 {
             let text = self.ask("info registers");
-            let place: String = text.split("NIP ").nth(1)?.chars().take(40).collect();
-            times = if place == last && place.starts_with('c') { times + 1 } else { 0 };
-            last = place;
-            if times == 10 {
+            let place = text.split("NIP ").nth(1)?.split_whitespace().next()?;
+            let code = self.ask(&format!("x /1xw 0x{place}"));
+            // In either byte order.
+            if ["0x48000000", "0x00000048"].iter().any(|branch| code.contains(branch)) {
                 return Some(());
             }
             std::thread::sleep(Duration::from_millis(30));

@@ -1,5 +1,5 @@
 //! The table of cases by QEMU version, in a file of the repository: a run
-//! replaces the column of its own QEMU and leaves the others as they are.
+//! writes into the column of its own QEMU, what it ran, and leaves the rest.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,6 +18,10 @@ that this QEMU, or the machine of the run, has not what the case takes. `$Q` is
 `qemu-system-ppc64` where no other target is named.
 ";
 
+const SAME: &str = "same";
+const ABSENT: &str = "–";
+const DIFFERS: &str = "**differs**";
+
 /// By case, what came of it by version.
 type Cells = BTreeMap<String, BTreeMap<Version, String>>;
 
@@ -28,24 +32,46 @@ fn version(word: &str) -> Version {
     (word.split('.').filter_map(|part| part.parse().ok()).collect(), word.to_owned())
 }
 
-/// Put what came of these cases, of all that there are in `groups`, into the
-/// table.
-pub fn write(qemu: &str, groups: &[(&str, Vec<Case>)], cases: &[Case], rows: &[Vec<Outcome>]) {
+/// How many cases of one QEMU were the same as bare, are not for it, differ.
+pub struct Counts {
+    pub same: usize,
+    pub absent: usize,
+    pub differ: usize,
+}
+
+/// Put what came of the cases that were `wanted`, which are those of `groups`
+/// or some of them, into the table; what its column now holds.
+pub fn write(
+    qemu: &str,
+    groups: &[(&str, Vec<Case>)],
+    wanted: &[Case],
+    ran: &[(Case, Vec<Outcome>)],
+) -> Counts {
     let mut cells = read(&std::fs::read_to_string(PATH).unwrap_or_default());
     let this = version(qemu.trim_start_matches("QEMU version ").split(' ').next().unwrap_or("?"));
     for by_version in cells.values_mut() {
-        by_version.retain(|other, _| other.0.get(..2) != this.0.get(..2));
+        by_version.retain(|other, _| *other == this || other.0.get(..2) != this.0.get(..2));
     }
-    for case in groups.iter().flat_map(|(_, cases)| cases) {
-        let at = cases.iter().position(|other| other.name == case.name);
-        let cell = match at.and_then(|at| rows.get(at)) {
-            None => "–",
-            Some(row) if row.iter().any(|one| matches!(one, Outcome::Differs(_))) => "**differs**",
-            Some(_) => "same",
+    for case in wanted {
+        let row = ran.iter().find(|(other, _)| other.name == case.name);
+        let differs = |one: &Outcome| matches!(one, Outcome::Differs(_));
+        let cell = match row {
+            None => ABSENT,
+            Some((_, row)) if row.iter().any(differs) => DIFFERS,
+            Some(_) => SAME,
         };
         cells.entry(escaped(case.name)).or_default().insert(this.clone(), cell.to_owned());
     }
     std::fs::write(PATH, render(groups, &cells)).expect("the table is written");
+    let count = |what: &str| {
+        let names = groups.iter().flat_map(|(_, cases)| cases).map(|case| escaped(case.name));
+        names
+            .filter(|name| {
+                cells.get(name).is_some_and(|row| row.get(&this).is_some_and(|cell| cell == what))
+            })
+            .count()
+    };
+    Counts { same: count(SAME), absent: count(ABSENT), differ: count(DIFFERS) }
 }
 
 fn escaped(text: &str) -> String {

@@ -102,6 +102,8 @@ pub struct LiveMemory {
     direct: Mutex<Direct>,
     /// Whether QEMU has refused to save, since `begin`.
     save_refused: AtomicBool,
+    /// Whether a read was outside of RAM as it was told, since `begin`.
+    missed: AtomicBool,
     /// How long QEMU may still keep us waiting, since `begin`.
     patience: Mutex<Duration>,
 }
@@ -122,6 +124,7 @@ impl LiveMemory {
             ram: Vec::new(),
             direct: Mutex::new(Direct::Untrusted),
             save_refused: AtomicBool::new(false),
+            missed: AtomicBool::new(false),
             patience: Mutex::new(PATIENCE),
         }
     }
@@ -133,12 +136,22 @@ impl LiveMemory {
     pub fn begin(&self, patience: Duration) {
         *lock(&self.patience) = patience;
         self.save_refused.store(false, Ordering::Relaxed);
+        self.missed.store(false, Ordering::Relaxed);
     }
 
     /// Whether it is known where RAM is.
     #[must_use]
     pub fn is_prepared(&self) -> bool {
         !self.ram.is_empty()
+    }
+
+    /// Whether a refresh may change something: nothing is known yet, reading
+    /// QEMU's memory went wrong, or a read since `begin` was outside of RAM.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        !self.is_prepared()
+            || *lock(&self.direct) == Direct::Untrusted
+            || self.missed.load(Ordering::Relaxed)
     }
 
     /// Leave QEMU's own memory alone from now on, as on a host that forbids
@@ -170,7 +183,8 @@ impl LiveMemory {
         }
     }
 
-    /// Ask QEMU where RAM is, and where in its own memory.
+    /// Ask QEMU where RAM is, and where in its own memory; whether that
+    /// has changed.
     ///
     /// To be called early, while QEMU answers, so that reading works later
     /// when it does not; and again when memory may have been plugged in or a
@@ -179,7 +193,7 @@ impl LiveMemory {
     /// # Errors
     /// As QEMU fails; [`ReadError::Refused`] before the machine exists
     /// (`-preconfig`). What was known before is kept.
-    pub fn refresh(&mut self) -> Result<(), ReadError> {
+    pub fn refresh(&mut self) -> Result<bool, ReadError> {
         let mut held = self.ask_map()?;
         let known = matches!(*lock(&self.direct), Direct::Trusted(_));
         let forbidden = *lock(&self.direct) == Direct::Forbidden;
@@ -195,7 +209,7 @@ impl LiveMemory {
             let direct = self.check()?;
             *lock(&self.direct) = direct;
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// The map, not yet with QEMU's addresses.
@@ -407,6 +421,7 @@ impl LiveMemory {
 impl Memory for LiveMemory {
     fn read(&self, real: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         if !is_ram(&self.ram, real, buf.len() as u64) {
+            self.missed.store(true, Ordering::Relaxed);
             return Err(ReadError::NotRam { address: real, len: buf.len() as u64 });
         }
         let direct = *lock(&self.direct);
