@@ -67,6 +67,7 @@
 
 pub mod arch;
 pub mod cli;
+pub mod fault;
 pub mod guest;
 pub mod kernel;
 pub mod launch;

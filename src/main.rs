@@ -1,10 +1,14 @@
 //! The command: our words are told from QEMU's, and QEMU is run to its end.
 
 use std::ffi::OsString;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 use qemu_logbuf::cli::{self, Request};
 use qemu_logbuf::{launch, sys, trace, watch};
+
+/// Where the fault is ours and nobody is left to look after QEMU.
+const GRIEF: &str = "failed inside itself, and QEMU ends with it; please report this with a --logbuf-debug=FILE of it";
 
 fn main() -> ExitCode {
     let inheritance = sys::Inheritance::note();
@@ -47,9 +51,12 @@ fn main() -> ExitCode {
             return complain(&why, 2);
         }
         Request::Run(options) => {
-            return match launch::run(inheritance, &argv0, &words.theirs, options) {
-                Ok(end) => end.pass_on(),
-                Err(error) => complain(&error, error.status()),
+            let run = || launch::run(inheritance, &argv0, &words.theirs, options);
+            // On its way out a fault gives the terminal back.
+            return match std::panic::catch_unwind(AssertUnwindSafe(run)) {
+                Ok(Ok(end)) => end.pass_on(),
+                Ok(Err(error)) => complain(&error, error.status()),
+                Err(_) => complain(&GRIEF, 125),
             };
         }
         Request::Help | Request::Version => Ok(true),

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -375,6 +375,83 @@ pub fn die_by(signal: libc::c_int) {
         libc::sigaddset(&raw mut set, signal);
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
         libc::raise(signal);
+    }
+}
+
+/// What a terminal is given back by [`crashed`].
+struct Terminal {
+    termios: libc::termios,
+    /// The standard descriptors that were blocking.
+    blocking: [bool; 3],
+}
+
+/// Set once, before any of the handlers, and never freed.
+static TERMINAL: AtomicPtr<Terminal> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Whether anything of ours or QEMU's has changed the terminal.
+static TERMINAL_USED: AtomicBool = AtomicBool::new(false);
+
+/// From now on the terminal is to be as it was, should we crash.
+pub fn terminal_is_used() {
+    TERMINAL_USED.store(true, Ordering::Relaxed);
+}
+
+/// Give the terminal on descriptor 0 its modes back where a fault of our own
+/// ends this process without unwinding: an abort, or what the processor
+/// refuses. Only once [`terminal_is_used`].
+///
+/// # Errors
+/// As `sigaction(2)`.
+pub fn restore_on_crash(termios: libc::termios, blocking: [bool; 3]) -> io::Result<()> {
+    let terminal = Box::into_raw(Box::new(Terminal { termios, blocking }));
+    TERMINAL.store(terminal, Ordering::Release);
+    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE] {
+        let handler: extern "C" fn(libc::c_int) = crashed;
+        // SAFETY: `crashed` calls only what signal-safety(7) permits; with
+        // SA_RESETHAND a second fault, in it or after it, is the end. The
+        // runtime has given each thread a stack for this, on which a stack
+        // that overflowed is survived.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESETHAND | libc::SA_ONSTACK;
+            Errno::result(libc::sigaction(signal, &raw const action, std::ptr::null_mut()))?;
+        }
+    }
+    // One from outside is passed on to QEMU, which it ends.
+    // SAFETY: as above; abort(3) raises it once with this handler, and then
+    // without.
+    unsafe { signal_hook::low_level::register(libc::SIGABRT, give_terminal_back) }?;
+    Ok(())
+}
+
+extern "C" fn crashed(signal: libc::c_int) {
+    give_terminal_back();
+    // By default now; it comes once this returns, as the fault itself does
+    // where it was one.
+    // SAFETY: raise touches no memory.
+    unsafe { libc::raise(signal) };
+}
+
+/// In a signal handler, perhaps of a process in disorder.
+fn give_terminal_back() {
+    // SAFETY: null or what restore_on_crash leaked; nothing writes to it.
+    let Some(terminal) = (unsafe { TERMINAL.load(Ordering::Acquire).as_ref() }) else { return };
+    // SAFETY: integers and one termios that outlives the calls, all of which
+    // signal-safety(7) permits. In the background the terminal is the
+    // shell's, and setting its modes would stop us.
+    unsafe {
+        let group = libc::tcgetpgrp(0);
+        if !TERMINAL_USED.load(Ordering::Relaxed) || group != -1 && group != libc::getpgrp() {
+            return;
+        }
+        for (fd, blocking) in (0..).zip(terminal.blocking) {
+            let flags = libc::fcntl(fd, libc::F_GETFL);
+            if blocking && flags != -1 {
+                libc::fcntl(fd, libc::F_SETFL, flags & !libc::O_NONBLOCK);
+            }
+        }
+        libc::tcsetattr(0, libc::TCSANOW, &raw const terminal.termios);
     }
 }
 

@@ -200,6 +200,12 @@ fn start(
     let pid = Pid::from_raw(child.id().try_into().unwrap_or(0));
     crate::trace!("QEMU runs as {pid}");
     let signals = Signals::catch(&inheritance)?;
+    modes.restore_on_crash()?;
+    // Others may have the terminal too: what this QEMU leaves alone is theirs.
+    let used = line.reads_stdin_unseen || line.stdio != StdioUse::None;
+    if used {
+        sys::terminal_is_used();
+    }
     held.release(signals::NEEDED, signals::HELD)?;
     inheritance.close_descriptors();
     if line.exit_with_parent {
@@ -213,8 +219,6 @@ fn start(
     let mut session =
         Session { qemu: pid, signals, relay, mirrored: false, keys, help_until: None, desk };
     let end = session.run();
-    // Others may have the terminal too: what this QEMU left alone is theirs.
-    let used = line.reads_stdin_unseen || line.stdio != StdioUse::None;
     if used || session.mirrored || end.is_err() {
         modes.restore();
     }

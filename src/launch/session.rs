@@ -144,11 +144,14 @@ impl Session {
     fn take_signals(&mut self) -> Option<End> {
         for notice in self.signals.handle(self.qemu) {
             match notice {
-                Notice::Ask => self.desk.ask(Question {
-                    subject: Subject::Log,
-                    destination: Destination::Stderr,
-                    for_all: None,
-                }),
+                Notice::Ask => {
+                    crate::fault::inject("session");
+                    self.desk.ask(Question {
+                        subject: Subject::Log,
+                        destination: Destination::Stderr,
+                        for_all: None,
+                    });
+                }
                 Notice::Resized => {
                     if let Some(relay) = &self.relay {
                         relay.resize();

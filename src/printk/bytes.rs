@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 
-use super::fetch::{fetch, fetch_ring};
+use super::fetch::{fetch, fetch_ring, most_records};
 use super::record::{Entry, Format, Log, Loss, Record, State};
 use super::ringbuffer::push_lost;
 use super::{Error, Progress};
@@ -26,6 +26,10 @@ const SIZES: std::ops::RangeInclusive<u64> = 1 << 12..=1 << 31;
 
 /// The level of a line that has none: `DEFAULT_MESSAGE_LOGLEVEL`, a warning.
 const DEFAULT_LEVEL: u8 = 4;
+
+/// The longest text held as one record; what is shown of it may be four times
+/// as long. `printk()` stored no more than 1024 bytes at a time.
+const LONGEST: usize = 64 << 10;
 
 /// Effective addresses of the kernel's variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,25 +240,46 @@ fn tell(text: &[u8], start: u64, from: u64, entries: &mut Vec<Entry>) {
     // A ring known by its text alone may be read with zeros behind it.
     let end = text.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     let text = text.get(..end).unwrap_or_default();
-    for line in lines(text) {
-        let seq = start + line.place.start as u64;
-        if seq < from {
-            continue;
-        }
-        let prefix = line.prefix;
+    let (many, skipped) = too_many(text);
+    let (text, start) = (text.get(skipped..).unwrap_or_default(), start + skipped as u64);
+    if start > from {
+        push_lost(entries, (start - skipped as u64).max(from), many, Loss::TooMany);
+    }
+    for line in lines(text).filter(|line| start + line.place.start as u64 >= from) {
+        tell_line(&line, start + line.place.start as u64, entries);
+    }
+}
+
+/// How many lines are too many to be held, and where the others begin.
+fn too_many(text: &[u8]) -> (u64, usize) {
+    let ends = || memchr::memchr_iter(b'\n', text);
+    let many = ends().count().saturating_sub(most_records(text.len()));
+    let skipped = many.checked_sub(1).and_then(|last| ends().nth(last)).map_or(0, |at| at + 1);
+    (many as u64, skipped)
+}
+
+/// Turn a line into a record, or into some where it is longer than any.
+fn tell_line(line: &Line<'_>, seq: u64, entries: &mut Vec<Entry>) {
+    let prefix = line.prefix;
+    let (mut at, mut is_first) = (0, true);
+    while is_first || at < line.text.len() {
+        let end = line.text.len().min(at + LONGEST);
+        let piece = line.text.get(at..end).unwrap_or_default();
+        let is_last = end == line.text.len();
         entries.push(Entry::Record(Record {
-            seq,
+            seq: seq + at as u64,
             ts_nsec: line.ts_nsec,
             level: prefix.and_then(|prefix| prefix.level).unwrap_or(DEFAULT_LEVEL),
             facility: prefix.map_or(0, |prefix| prefix.facility),
             // Every line has a prefix; one without is the rest of one that
             // was overwritten.
-            continues: prefix.is_none_or(|prefix| prefix.continues),
+            continues: !is_first || prefix.is_none_or(|prefix| prefix.continues),
             caller: None,
             device: None,
-            text: line.text.to_vec(),
-            state: if line.closed { State::Complete } else { State::Open },
+            text: piece.to_vec(),
+            state: if line.closed || !is_last { State::Complete } else { State::Open },
         }));
+        (at, is_first) = (end, false);
     }
 }
 

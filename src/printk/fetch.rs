@@ -45,6 +45,13 @@ pub(super) fn fetch_ring(
     Ok(())
 }
 
+/// How many records are held of a log of `size` bytes: more than kernels put
+/// there, whose records have a header or prefix and some words of text. Each
+/// takes a hundred bytes of ours, however short it is.
+pub(super) fn most_records(size: usize) -> usize {
+    (size / 64).max(1 << 16)
+}
+
 fn check(view: &View<'_>, address: u64, len: u64) -> Result<(), ReadError> {
     let real = view.rule().real(address).ok_or(ReadError::Unmapped(address))?;
     match view.real(address, len) {

@@ -77,6 +77,9 @@ pub enum Loss {
     Corrupt,
     /// Reserved, and no text was stored yet.
     Reserved,
+    /// Older than as many records as are held: no kernel writes so many into
+    /// so little memory, and each takes more of ours than of the guest's.
+    TooMany,
 }
 
 /// A place of the log: a record, or what is known of those missing.

@@ -35,6 +35,10 @@ const COUNT_BITS: std::ops::RangeInclusive<u32> = 6..=26;
 /// does not matter, few enough that the pieces stay in the host's caches.
 const BATCH: u64 = 1 << 14;
 
+/// How many damaged records are looked for among the text, at most: as many
+/// as a ring of 2 MiB has.
+const MOST_REPAIRED: u64 = 1 << 16;
+
 /// How many places of the ring are looked at to tell its form.
 const PROBED: u64 = 64;
 
@@ -291,9 +295,11 @@ impl Ring {
         }
         let scheme = self.scheme(view, &marks)?;
         let Some(window) = self.window(&marks, &scheme, seq) else { return Ok(log) };
-        let mut reader = Reader::new(self, view, marks, scheme, seq);
-        reader.run(window)?;
-        log.entries = reader.entries;
+        log.entries = {
+            let mut reader = Reader::new(self, view, marks, scheme, seq);
+            reader.run(window)?;
+            reader.entries
+        };
         self.repair(view, &marks, &scheme, &mut log)?;
         Ok(log)
     }
@@ -508,6 +514,8 @@ impl Ring {
     ) -> Result<(), Error> {
         let words = self.words();
         let Some((low, high)) = corrupt_span(&log.entries) else { return Ok(()) };
+        // All that is newest of a ring that is damaged all over.
+        let low = low.max(high.saturating_sub(MOST_REPAIRED));
         let span = (high - low).saturating_add(1).min(self.count());
         let mut text = Vec::new();
         fetch(view, self.header.data, self.data_size() as usize, &mut text)?;
@@ -516,6 +524,7 @@ impl Ring {
             let depth = words.id_minus(marks.head_id, id);
             if depth < 2 * self.count() { scheme.head_seq.checked_sub(depth) } else { None }
         });
+        let blocks = salvage::distinct(blocks.filter(|block| block.seq >= low));
         let mut infos = Vec::new();
         let ring = (self.count(), scheme.form.stride as u64);
         let base = words.id_minus(marks.head_id, scheme.head_seq.saturating_sub(low));
@@ -528,7 +537,10 @@ impl Ring {
                 entries.push(entry);
                 continue;
             };
-            for seq in seq..seq.saturating_add(count.min(self.count())) {
+            let end = seq.saturating_add(count.min(self.count()));
+            let first = seq.max(low).min(end);
+            push_lost(&mut entries, seq, first - seq, Loss::Corrupt);
+            for seq in first..end {
                 let block = blocks
                     .binary_search_by_key(&seq, |block| block.seq)
                     .ok()

@@ -75,31 +75,34 @@ pub fn text_ring(view: &View<'_>, data: u64, size: u64) -> Result<Log, Error> {
     fetch(view, data, size as usize, &mut text)?;
     let text = Bytes::new(&text, view.arch());
     let numbering = Numbering::of(text, size / 32);
-    let blocks = blocks(text, |id| numbering.seq(id));
+    let blocks = distinct(blocks(text, |id| numbering.seq(id)));
     let records = blocks.iter().filter_map(|block| block.record(None));
     Ok(Log { format: Format::Salvage, entries: records.map(Entry::Record).collect() })
 }
 
-/// The blocks whose ids `seq_of` knows, by ascending sequence number, one
-/// for each number.
-pub(super) fn blocks<'a>(text: Bytes<'a>, seq_of: impl Fn(u64) -> Option<u64>) -> Vec<Block<'a>> {
+/// The blocks whose ids `seq_of` knows, as they lie in the ring.
+pub(super) fn blocks<'a>(
+    text: Bytes<'a>,
+    seq_of: impl Fn(u64) -> Option<u64>,
+) -> impl Iterator<Item = Block<'a>> {
     let word = text.arch().word.bytes();
-    let mut found = Vec::new();
-    let mut open: Option<(u64, usize)> = None;
     let end = text.data().len();
-    let mut close = |open: Option<(u64, usize)>, until: usize| {
-        if let Some((seq, from)) = open {
-            let len = until.saturating_sub(from).min(LONGEST);
-            found.push(Block { seq, text: text.slice(from, len).unwrap_or_default() });
-        }
-    };
-    for at in (0..end).step_by(word) {
-        if let Some(seq) = block_seq(text, at, &seq_of) {
-            close(open.replace((seq, at + word)), at);
-        }
-    }
-    close(open, end);
-    // The longest of those with the same number, by their readable part.
+    let mut open: Option<(u64, usize)> = None;
+    let begins = (0..end)
+        .step_by(word)
+        .filter_map(move |at| Some((Some((block_seq(text, at, &seq_of)?, at + word)), at)));
+    // Where one begins another ends.
+    begins.chain([(None, end)]).filter_map(move |(next, until)| {
+        let (seq, from) = std::mem::replace(&mut open, next)?;
+        let len = until.saturating_sub(from).min(LONGEST);
+        Some(Block { seq, text: text.slice(from, len).unwrap_or_default() })
+    })
+}
+
+/// Blocks by ascending sequence number, one for each number: the longest, by
+/// the readable part.
+pub(super) fn distinct<'a>(blocks: impl Iterator<Item = Block<'a>>) -> Vec<Block<'a>> {
+    let mut found: Vec<Block<'a>> = blocks.collect();
     found.sort_by_cached_key(|block| (block.seq, usize::MAX - likely_text(block.text).len()));
     found.dedup_by_key(|block| block.seq);
     found

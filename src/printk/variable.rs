@@ -15,7 +15,7 @@
 
 use std::ops::Range;
 
-use super::fetch::fetch;
+use super::fetch::{fetch, most_records};
 use super::layout::{LOG_CONT, split_flags};
 use super::record::{Caller, Device, Entry, Format, Log, Loss, Record, State};
 use super::ringbuffer::push_lost;
@@ -269,6 +269,7 @@ fn read_marked(view: &View<'_>, symbols: &VariableSymbols, from: u64) -> Result<
     if seq > from {
         push_lost(&mut entries, from, seq - from, Loss::Overwritten);
     }
+    let skipped = walk.places.len().saturating_sub(most_records(marks.size));
     for nth in 0..=walk.places.len() {
         if nth == gap {
             let (first, end) = (seq.max(from), seq.saturating_add(missing));
@@ -276,7 +277,9 @@ fn read_marked(view: &View<'_>, symbols: &VariableSymbols, from: u64) -> Result<
             seq = end;
         }
         let Some(&place) = walk.places.get(nth) else { break };
-        if seq >= from {
+        if seq >= from && nth < skipped {
+            push_lost(&mut entries, seq, 1, Loss::TooMany);
+        } else if seq >= from {
             match form.record(bytes, place, seq) {
                 Some(record) => entries.push(Entry::Record(record)),
                 None => push_lost(&mut entries, seq, 1, Loss::Corrupt),
@@ -326,13 +329,15 @@ fn read_chain(
     }
     older.append(&mut newer);
     let form = Form::of(bytes, &older);
-    let records = older.iter().zip(0..).filter(|(_, seq)| *seq >= from);
-    Ok(records
-        .map(|(place, seq)| match form.record(bytes, *place, seq) {
-            Some(record) => Entry::Record(record),
-            None => Entry::Lost { seq, count: 1, why: Loss::Corrupt },
-        })
-        .collect())
+    let skipped = older.len().saturating_sub(most_records(size));
+    let mut entries = Vec::new();
+    push_lost(&mut entries, from, (skipped as u64).saturating_sub(from), Loss::TooMany);
+    let records = older.iter().zip(0..).skip(skipped).filter(|(_, seq)| *seq >= from);
+    entries.extend(records.map(|(place, seq)| match form.record(bytes, *place, seq) {
+        Some(record) => Entry::Record(record),
+        None => Entry::Lost { seq, count: 1, why: Loss::Corrupt },
+    }));
+    Ok(entries)
 }
 
 /// Where the records are.

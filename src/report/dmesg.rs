@@ -343,6 +343,7 @@ fn loss(count: u64, why: Loss) -> String {
     let records = counted(count, "record");
     match why {
         Loss::Overwritten => format!("{records} overwritten"),
+        Loss::TooMany => format!("{records} not shown: more than a log of this size has"),
         Loss::NoText => format!("{records} lost: the kernel had no room for the text"),
         Loss::Corrupt => format!("{records} damaged"),
         Loss::Reserved => format!("{records} in progress, without text yet"),

@@ -29,7 +29,7 @@
 //! |---|---|
 //! | `seq` | sequence number of the first one missing |
 //! | `lost` | how many |
-//! | `why` | `overwritten`; `no-text`: the kernel had no room for it; `corrupt`; `reserved`: no text was stored yet |
+//! | `why` | `overwritten`; `no-text`: the kernel had no room for it; `corrupt`; `reserved`: no text was stored yet; `too-many`: older than as many as are held of a log of that size |
 //!
 //! `"type":"report"`, the last line of every report:
 //!
@@ -324,6 +324,7 @@ const fn state(state: State) -> &'static [u8] {
 const fn loss(why: Loss) -> &'static [u8] {
     match why {
         Loss::Overwritten => b"overwritten",
+        Loss::TooMany => b"too-many",
         Loss::NoText => b"no-text",
         Loss::Corrupt => b"corrupt",
         Loss::Reserved => b"reserved",

@@ -296,7 +296,8 @@ pub fn write(
 
 /// About how long the report will be, a little more for a harmless log: it
 /// is then written without moving what has been written.
-fn expected_size(report: &Report, format: Format, style: Style) -> usize {
+#[must_use]
+pub fn expected_size(report: &Report, format: Format, style: Style) -> usize {
     let per_entry = match format {
         Format::Dmesg if style.colour => 64,
         Format::Dmesg => 28,

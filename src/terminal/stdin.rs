@@ -49,6 +49,17 @@ impl Modes {
         Self { termios: tcgetattr(sys::standard(0)).ok(), flags: [flags(0), flags(1), flags(2)] }
     }
 
+    /// Have them put back also where this process crashes.
+    ///
+    /// # Errors
+    /// Where the host refuses a signal handler.
+    pub fn restore_on_crash(&self) -> io::Result<()> {
+        let Some(termios) = &self.termios else { return Ok(()) };
+        let blocking =
+            self.flags.map(|flags| flags.is_some_and(|flags| !flags.contains(OFlag::O_NONBLOCK)));
+        sys::restore_on_crash(termios.clone().into(), blocking)
+    }
+
     /// Put them back, where this process is in the foreground; in the
     /// background the terminal is the shell's.
     pub fn restore(&self) {
@@ -222,6 +233,7 @@ impl Relay {
         }
         self.active = true;
         self.mirrored = true;
+        sys::terminal_is_used();
         termios.local_flags -= LocalFlags::EXTPROC;
         self.mirror_flags();
         // In the background this stops the job by SIGTTOU, as it would QEMU.

@@ -69,8 +69,8 @@ impl Watch {
 /// Takes questions, on the main thread.
 pub struct Desk {
     seat: Seat,
-    /// What the observer is at was asked for: it is not merely preparing.
-    answering: bool,
+    /// Where what the observer is at goes; `None` while it merely prepares.
+    answering: Option<Destination>,
     /// By which a look that takes long is cancelled.
     effort: Handle,
     /// By which the observer learns that a question waits.
@@ -90,6 +90,13 @@ pub struct Desk {
     /// something.
     done: UnixStream,
     bell: UnixStream,
+}
+
+/// Say that the observer came to grief.
+fn admit(place: &Destination) {
+    let _ = place.write(
+        b"qemu-logbuf: reading the log failed inside qemu-logbuf itself; QEMU is unharmed, please report this with a --logbuf-debug=FILE\r\n",
+    );
 }
 
 /// Rings when dropped, whatever way a thread ends.
@@ -114,7 +121,7 @@ impl Desk {
         let mut desk = Self {
             effort: observer.effort(),
             asked: observer.asked(),
-            answering: false,
+            answering: None,
             seat: Seat::Free(Box::new(observer)),
             waiting: VecDeque::new(),
             plan,
@@ -251,8 +258,8 @@ impl Desk {
         }
         loop {
             self.collect();
-            let is_done =
-                !(self.answering && matches!(self.seat, Seat::Busy(_))) && self.waiting.is_empty();
+            let is_done = !(self.answering.is_some() && matches!(self.seat, Seat::Busy(_)))
+                && self.waiting.is_empty();
             let left = deadline.saturating_duration_since(Instant::now());
             if (is_done && self.watch.is_none()) || left.is_zero() {
                 break;
@@ -296,8 +303,14 @@ impl Desk {
                     // Events may have come with the replies.
                     watch.wake();
                 }
-                self.answering = false;
-                thread.join().map_or(Seat::Empty, Seat::Free)
+                let place = self.answering.take();
+                match (thread.join(), place) {
+                    (Ok(observer), _) => Seat::Free(observer),
+                    (Err(_), place) => {
+                        place.iter().for_each(admit);
+                        Seat::Empty
+                    }
+                }
             }
             other => other,
         };
@@ -324,13 +337,11 @@ impl Desk {
             self.ends = ends;
         }
         if matches!(self.seat, Seat::Empty) {
-            let _ = place.write(
-                b"qemu-logbuf: reading the log failed inside qemu-logbuf itself; QEMU is unharmed, please report this with a --logbuf-debug=FILE\r\n",
-            );
+            admit(&place);
             self.take_back(true);
             return;
         }
-        self.answering = true;
+        self.answering = Some(place.clone());
         self.send(move |observer| match task {
             Task::Asked(question) => {
                 observer.answer(&question);

@@ -26,23 +26,35 @@ struct Shown {
 pub struct History(Option<Shown>);
 
 impl History {
-    /// Note what `report` is about to show.
-    pub fn note(&mut self, report: &Report) {
-        let Some(log) = report.log() else { return };
-        let Some(resume) = log.resume() else { return };
+    /// The history once `report` was shown; `None` where that changes nothing.
+    pub fn of(report: &Report) -> Option<Self> {
+        let log = report.log()?;
+        let resume = log.resume()?;
         let from = log.entries.partition_point(|entry| sequence(entry).0 < resume);
         let (finished, unfinished) = log.entries.split_at(from);
         let last = finished.iter().rev().find_map(|entry| match entry {
             Entry::Record(record) => Some(record.clone()),
             Entry::Lost { .. } => None,
         });
-        self.0 = Some(Shown {
+        Some(Self(Some(Shown {
             number: report.number,
             kernel: report.kernel.clone(),
             resume,
             last,
             unfinished: unfinished.iter().take(MOST_UNFINISHED).cloned().collect(),
-        });
+        })))
+    }
+
+    /// The report that showed all of this one already, if one did.
+    pub fn all_of(&self, report: &Report) -> Option<u64> {
+        let (shown, log) = (self.0.as_ref()?, report.log()?);
+        let seen = |entry: &Entry| {
+            let (seq, count) = sequence(entry);
+            seq.saturating_add(count) <= shown.resume
+        };
+        let new = log.entries.get(log.entries.partition_point(seen)..)?;
+        let same = report.kernel == shown.kernel && shown.is_before(log);
+        (same && new == shown.unfinished).then_some(shown.number)
     }
 
     /// Leave out of `report` what was shown; it stays whole where nothing was
@@ -131,8 +143,7 @@ mod tests {
     }
 
     fn news(before: Vec<Entry>, now: Vec<Entry>) -> (Vec<Entry>, Scope) {
-        let mut history = History::default();
-        history.note(&report(before));
+        let history = History::of(&report(before)).unwrap_or_default();
         let mut now = report(now);
         history.narrow(&mut now);
         (now.log().map(|log| log.entries.clone()).unwrap_or_default(), now.scope)
@@ -140,6 +151,23 @@ mod tests {
 
     fn complete(count: u64) -> Vec<Entry> {
         (0..count).map(|seq| record(seq, "x", State::Complete)).collect()
+    }
+
+    #[test]
+    fn that_nothing_is_new_is_known_before_anything_is_left_out() {
+        let all_of =
+            |before, now| History::of(&report(before)).unwrap_or_default().all_of(&report(now));
+        let open = |text| [complete(2), vec![record(2, text, State::Open)]].concat();
+        assert_eq!(all_of(complete(3), complete(3)), Some(1));
+        assert_eq!(all_of(open("a"), open("a")), Some(1));
+        for (before, now) in [
+            (complete(3), complete(4)),
+            (open("a"), open("ab")),
+            (complete(3), complete(1)),
+            (vec![], complete(1)),
+        ] {
+            assert_eq!(all_of(before, now), None);
+        }
     }
 
     #[test]

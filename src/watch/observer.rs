@@ -254,6 +254,7 @@ impl Observer {
     /// Answer: make a report and put it where it belongs. Whether it is of a
     /// log, and could be written.
     pub fn answer(&mut self, question: &Question) -> bool {
+        crate::fault::inject("answer");
         let start = Instant::now();
         let report = self.report(question);
         let written = self.press.put(&report, &question.destination);
@@ -305,19 +306,20 @@ impl Observer {
         let mut report = asked.unwrap_or_else(Report::new);
         report.number = self.number;
         if matches!(question.subject, Subject::News | Subject::All) {
-            let whole = report.clone();
+            let next = History::of(&report);
             if question.subject == Subject::News && self.show != Show::All {
-                self.history.narrow(&mut report);
                 // A guest that hangs says nothing new: asked again, it is the
                 // log that is wanted.
-                if let (Scope::New(since), Some([])) =
-                    (report.scope, report.log().map(|log| log.entries.as_slice()))
-                {
-                    report = whole.clone();
-                    report.notes.push(format!("nothing is new since report #{since}"));
+                match self.history.all_of(&report) {
+                    Some(since) => {
+                        report.notes.push(format!("nothing is new since report #{since}"))
+                    }
+                    None => self.history.narrow(&mut report),
                 }
             }
-            self.history.note(&whole);
+            if let Some(next) = next {
+                self.history = next;
+            }
         }
         if report.scope != Scope::All
             && let Some(keys) = question.for_all

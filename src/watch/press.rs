@@ -12,6 +12,24 @@ use crate::sys::reason;
 use crate::terminal::Destination;
 use crate::trace;
 
+/// A report of this many bytes is written by pages, not in one piece: what a
+/// guest makes us hold has to have an end, and nobody reads that much of it
+/// between two lines of a console.
+const LONG: usize = 4 << 20;
+
+/// Pages of a report on their way.
+struct Pages<'a>(&'a Destination);
+
+impl io::Write for Pages<'_> {
+    fn write(&mut self, page: &[u8]) -> io::Result<usize> {
+        self.0.write(page).map(|()| page.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes reports.
 #[derive(Clone, Debug)]
 pub struct Press {
@@ -46,9 +64,13 @@ impl Press {
     }
 
     fn write(&self, report: &Report, destination: &Destination) -> io::Result<()> {
-        let bytes = self.render(report, destination);
-        let written = destination.write(&bytes);
-        trace!("{} bytes to {destination:?}: {written:?}", bytes.len());
+        let style = self.style(destination);
+        let written = if report::expected_size(report, self.format, style) < LONG {
+            destination.write(&self.render(report, destination))
+        } else {
+            report::write(report, self.format, style, &mut Pages(destination))
+        };
+        trace!("report to {destination:?}: {written:?}");
         written
     }
 

@@ -23,7 +23,7 @@ fn line(number: usize) -> String {
 }
 
 /// The number of a line of the guest's, which is to be a true one.
-fn number_of(text: &str) -> Option<usize> {
+pub(super) fn number_of(text: &str) -> Option<usize> {
     let number = text.strip_prefix("tick ")?.split(' ').next()?.parse().expect("a number");
     assert!(number < LINES, "never written: {text}");
     assert_eq!(text, line(number), "torn");
@@ -44,7 +44,7 @@ fn ask(guest: &Guest) -> Vec<Value> {
 
 /// The complete records of a report: time in microseconds and text, by
 /// sequence number.
-fn records(report: &[Value]) -> BTreeMap<u64, (u64, String)> {
+pub(super) fn records(report: &[Value]) -> BTreeMap<u64, (u64, String)> {
     let mut records = BTreeMap::new();
     let mut last = None;
     for record in report.iter().filter(|line| line["type"] == "record") {
@@ -66,7 +66,7 @@ fn records(report: &[Value]) -> BTreeMap<u64, (u64, String)> {
 /// What the guest read from `/dev/kmsg`, of lines such as
 /// `6,339,5140900,-;text`; those that begin with a space say more of the one
 /// before.
-fn kmsg(console: &str) -> BTreeMap<u64, (u64, String)> {
+pub(super) fn kmsg(console: &str) -> BTreeMap<u64, (u64, String)> {
     let (_, shown) = console.split_once("kmsg begins").expect("it is shown");
     let (shown, _) = shown.split_once("kmsg ends").expect("all of it");
     let record = |line: &str| {

@@ -10,6 +10,7 @@ mod initramfs;
 mod lab;
 mod live_ring;
 mod places;
+mod soak;
 mod zimage;
 
 use std::ffi::OsString;

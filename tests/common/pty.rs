@@ -44,9 +44,10 @@ impl Pty {
     /// Run `bash -c script` in it, as the leader of a session of its own;
     /// `dress` adds to the command.
     pub fn spawn(&self, script: &str, dress: impl FnOnce(&mut Command)) -> io::Result<Child> {
-        // Under nohup a hangup would mean nothing to any of it.
+        // Under nohup a hangup would mean nothing to any of it, nor would an
+        // interrupt in the background of a script.
         let mut command = Command::new("env");
-        command.args(["--default-signal=HUP", "setsid", "--ctty", "bash", "-c", script]);
+        command.args(["--default-signal=HUP,INT,QUIT", "setsid", "--ctty", "bash", "-c", script]);
         dress(&mut command);
         command.stdin(Stdio::from(self.slave.try_clone()?));
         command.stdout(Stdio::from(self.slave.try_clone()?));

@@ -74,6 +74,29 @@ fn a_refused_handshake_is_said() {
     );
 }
 
+/// An old QEMU, perhaps, or one that was built without what is needed.
+#[test]
+fn a_monitor_that_knows_no_command_is_said() {
+    is_borne(
+        "echo \"$G\" >&$S; read -r -u $S _; echo '{\"return\": {}, \"id\": 1}' >&$S; \
+         while read -r -u $S line; do id=${line##*\"id\":}; id=${id%%[,\\}]*}; \
+         echo '{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"not found\"}, \"id\": '\"$id\"'}' >&$S; done &",
+    );
+}
+
+/// One that does not know how to be given a monitor ends as it would over any
+/// option: with its own words and status.
+#[test]
+fn a_qemu_that_refuses_the_monitor_says_so_itself() {
+    let (mut run, _place) = fake("echo \"${0##*/}: Invalid parameter 'fd'\" >&2; exit 1");
+    assert_eq!(run.end(), 1);
+    assert!(
+        run.stderr().ends_with("qemu-system-ppc64: Invalid parameter 'fd'\n"),
+        "{}",
+        run.stderr()
+    );
+}
+
 #[test]
 fn an_end_in_mid_report_is_qemus_end() {
     let (mut run, _place) = fake(

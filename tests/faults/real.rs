@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -45,10 +46,13 @@ fn a_qemu_frozen_on_its_stdout_is_read() {
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).expect("a mode");
     command.stdout(writer);
     let run = Run::start(command);
-    let report = run.ask_until("Linux version");
-    assert!(report.contains("symbols of"), "{report}");
+    // Not while the kernel moves its data about: then a scan finds the log.
+    super::until("the log by its names", || {
+        let report = run.ask_until("Linux version");
+        report.contains("symbols of")
+    });
     // Once more, by now surely frozen.
-    run.ask_until("Linux version");
+    super::until("all of it again", || run.ask().contains("Linux version"));
     let qemu = run.qemu();
     assert!(is_alive(qemu));
     drop(reader);
@@ -65,14 +69,116 @@ fn a_killed_qemu_is_its_end() {
     assert_eq!(run.end(), -9, "{}", run.stderr());
 }
 
+/// While all of its memory is being looked through, which takes a moment.
+#[test]
+fn a_qemu_killed_in_mid_report_is_its_end() {
+    let Some(qemu) = qemu() else { return };
+    for pause in [0, 3, 30, 100] {
+        let mut command = Command::new(launcher());
+        command.env("QEMU_LOGBUF_QEMU", &qemu).stdout(Stdio::null());
+        command.args(["-M", "pseries,x-vof=on", "-m", "4G", "-S", "-display", "none"]);
+        let mut run = Run::start(command);
+        let qemu = run.qemu();
+        kill(run.pid(), Signal::SIGUSR1).expect("it runs");
+        // Not in step with anything: any moment will do.
+        std::thread::sleep(Duration::from_millis(pause));
+        kill(qemu, Signal::SIGKILL).expect("it runs");
+        let begun = Instant::now();
+        assert_eq!(run.end(), -9, "{}", run.stderr());
+        assert!(begun.elapsed() < super::LONGEST, "{pause}: {:?}", begun.elapsed());
+        let said = super::ours(&run.stderr());
+        assert!(said.lines().count() <= 1 || super::is_whole(&said), "{pause}: {said}");
+    }
+}
+
+/// Without the right to trace others, root is as any user; QEMU changes its
+/// user, or sees no `/proc` from where it is, or both.
+#[test]
+fn a_qemu_of_another_user_or_in_a_chroot_is_read() {
+    if !is_root() {
+        return;
+    }
+    let empty = tempfile::tempdir().expect("a folder");
+    let chroot = ["-chroot", empty.path().to_str().expect("text")];
+    let user = ["-runas", "nobody"];
+    for words in [&user[..], &chroot, &[chroot, user].concat()] {
+        for drop in [&[][..], &["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]] {
+            let Some((ours, _)) = booting() else { return };
+            let console = empty.path().with_extension("console");
+            let mut command = Command::new("setpriv");
+            command.args(drop).arg(ours.get_program()).args(ours.get_args()).args(words);
+            command.envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            command.args(["-append", "console=hvc0"]);
+            command.stdout(std::fs::File::create(&console).expect("a file"));
+            let mut run = Run::start(command);
+            // Before, all of memory would be looked through for a kernel,
+            // which by QEMU's printing it takes minutes.
+            super::until("a kernel", || {
+                std::fs::read_to_string(&console).is_ok_and(|text| text.contains("Linux version"))
+            });
+            let report = run.ask();
+            assert!(report.contains("Linux version"), "{words:?} {drop:?}: {report}");
+            assert!(report.contains("symbols of"), "{words:?} {drop:?}: {report}");
+            assert!(is_alive(run.qemu()));
+            assert_eq!(run.terminate(), 0, "{words:?} {drop:?}: {}", run.stderr());
+            std::fs::remove_file(&console).expect("a file");
+        }
+    }
+}
+
+/// A fault of our own, where the log is read and where QEMU is looked after.
+#[test]
+fn a_fault_of_our_own_is_said() {
+    let Some((mut command, _)) = booting() else { return };
+    command.stdout(Stdio::null()).env("QEMU_LOGBUF_FAULT", "answer");
+    let mut run = Run::start(command);
+    for _ in 0..2 {
+        let line = run.refused();
+        assert!(line.contains("failed inside qemu-logbuf itself"), "{line}");
+    }
+    let qemu = run.qemu();
+    super::until("QEMU's own handlers", || super::catches(qemu, Signal::SIGTERM));
+    assert_eq!(run.terminate(), 0, "{}", run.stderr());
+
+    let Some((mut command, _)) = booting() else { return };
+    command.stdout(Stdio::null()).env("QEMU_LOGBUF_FAULT", "session");
+    let mut run = Run::start(command);
+    let qemu = run.qemu();
+    let line = run.refused();
+    assert!(line.contains("QEMU ends with it"), "{line}");
+    assert_eq!(run.end(), 125);
+    super::until("QEMU's end", || !is_alive(qemu));
+}
+
 /// Of another user, and, as its program may not be read, not to be traced:
 /// guest memory comes by the monitor then.
 #[test]
 fn memory_that_may_not_be_read_comes_by_the_monitor() {
-    let (Some(qemu), Some(kernel)) = (qemu(), stock()) else { return };
-    if std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() != 0) {
-        println!("skipped: needs root, to become somebody else");
-        return;
+    let Some((mut run, _place)) = untraceable() else { return };
+    let report = run.ask_until("Linux version");
+    assert!(report.contains("symbols of"), "{report}");
+    assert_eq!(run.terminate(), 0);
+}
+
+/// Neither the monitor nor its memory: one line says so, in time.
+#[test]
+fn a_stopped_qemu_that_may_not_be_read_is_said() {
+    let Some((mut run, _place)) = untraceable() else { return };
+    run.ask_until("records");
+    let qemu = run.qemu();
+    kill(qemu, Signal::SIGSTOP).expect("it runs");
+    let line = run.refused();
+    assert!(line.contains("does not answer"), "{line}");
+    kill(qemu, Signal::SIGCONT).expect("it runs");
+    run.ask_until("Linux version");
+    assert_eq!(run.terminate(), 0);
+}
+
+/// QEMU and launcher of a user who may not trace QEMU.
+fn untraceable() -> Option<(Run, tempfile::TempDir)> {
+    let (qemu, kernel) = (qemu()?, stock()?);
+    if !is_root() {
+        return None;
     }
     let place = tempfile::tempdir().expect("a folder");
     // A copy elsewhere does not find its firmware by itself.
@@ -95,8 +201,14 @@ fn memory_that_may_not_be_read_comes_by_the_monitor() {
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&ours);
     command.env("QEMU_LOGBUF_QEMU", &qemu).args(MACHINE).arg("-kernel").arg(kernel);
     command.args(["-vga", "none", "-L"]).arg(share).stdout(Stdio::null());
-    let mut run = Run::start(command);
-    let report = run.ask_until("Linux version");
-    assert!(report.contains("symbols of"), "{report}");
-    assert_eq!(run.terminate(), 0);
+    Some((Run::start(command), place))
+}
+
+/// Whether this test may become somebody else.
+fn is_root() -> bool {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    if !root {
+        println!("skipped: needs root, to become somebody else");
+    }
+    root
 }

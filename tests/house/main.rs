@@ -225,23 +225,101 @@ fn is_permitted(licence: &str) -> bool {
 }
 
 #[test]
-fn only_sys_holds_unsafe_code() {
-    fn visit(folder: &Path, found: &mut Vec<String>) {
+fn every_dependency_is_pinned_and_from_the_one_registry() {
+    const REGISTRY: &str = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
+    for (lock, ours) in [("Cargo.lock", 1), ("fuzz/Cargo.lock", 2)] {
+        let text = read(lock);
+        let lines = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+        let theirs = lines("[[package]]") - ours;
+        assert!(theirs > 10, "{lock}");
+        let found = (lines(REGISTRY), lines("source = "), lines("checksum = "));
+        assert_eq!(found, (theirs, theirs, theirs), "{lock}");
+    }
+}
+
+/// The scripts of the repository: files that begin with `#!`.
+fn scripts(folder: &Path, found: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        let skipped = ["target", "corpus", "seeds", "regressions", "artifacts"];
+        if path.is_dir() {
+            let name = entry.file_name();
+            if !skipped.iter().any(|skipped| name == *skipped) {
+                scripts(&path, found);
+            }
+        } else if let Ok(text) = std::fs::read_to_string(&path)
+            && text.starts_with("#!")
+        {
+            found.push((path.display().to_string(), text));
+        }
+    }
+}
+
+#[test]
+fn every_script_uses_the_lock_file() {
+    let mut found = Vec::new();
+    for folder in [".ci", "tests", "fuzz"] {
+        scripts(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut found);
+    }
+    assert!(found.len() > 5, "{found:?}");
+    let builds = ["build", "test", "run", "clippy", "doc", "check", "bench", "metadata"];
+    for (path, text) in found {
+        for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+            let mut words = line.split_whitespace().skip_while(|word| *word != "cargo").skip(1);
+            let verb = words.find(|word| !word.contains('+'));
+            let needs = verb.is_some_and(|verb| builds.contains(&verb));
+            assert!(!needs || line.contains("--locked"), "{path}: {line}");
+        }
+    }
+}
+
+/// A file's text without its unit tests, which come last.
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default()
+}
+
+#[test]
+fn no_program_is_run_but_qemu_and_no_shell() {
+    let mut found = 0;
+    visit_sources(&mut |path, text| {
+        for (at, call) in without_tests(text).match_indices("Command::new(") {
+            let rest = &text[at + call.len()..];
+            // The second is clap's.
+            let known = ["&qemu.path)", "\"qemu-logbuf\")"];
+            assert!(known.iter().any(|known| rest.starts_with(known)), "{}", path.display());
+            found += 1;
+        }
+        for word in ["libc::system", "libc::popen", "libc::exec", "/bin/sh", "\"sh\"", "\"-c\""] {
+            assert!(!without_tests(text).contains(word), "{} has {word}", path.display());
+        }
+    });
+    assert!(found > 2, "{found}");
+}
+
+/// Show each source file to `look`.
+fn visit_sources(look: &mut impl FnMut(&Path, &str)) {
+    fn visit(folder: &Path, look: &mut impl FnMut(&Path, &str)) {
         for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
             let path = entry.path();
             if path.is_dir() {
-                visit(&path, found);
+                visit(&path, look);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = std::fs::read_to_string(&path).expect("text");
-                assert!(text.starts_with("//!"), "{} has no header", path.display());
-                let uses = text.lines().any(|line| line.trim_start().starts_with("unsafe "));
-                if uses || text.contains("unsafe {") {
-                    found.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
-                }
+                look(&path, &std::fs::read_to_string(&path).expect("text"));
             }
         }
     }
+    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), look);
+}
+
+#[test]
+fn only_sys_holds_unsafe_code() {
     let mut found = Vec::new();
-    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    visit_sources(&mut |path, text| {
+        assert!(text.starts_with("//!"), "{} has no header", path.display());
+        let uses = text.lines().any(|line| line.trim_start().starts_with("unsafe "));
+        if uses || text.contains("unsafe {") {
+            found.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        }
+    });
     assert_eq!(found, ["sys.rs"]);
 }

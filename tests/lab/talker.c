@@ -3,11 +3,13 @@
  *
  * It writes as many numbered lines into the kernel's log as its first argument
  * says, the text of each following from its number; then it shows on the
- * console what /dev/kmsg has, between two marks, and does nothing more. There
- * is no libc in it, so any compiler for the target makes it.
+ * console what /dev/kmsg has, between two marks, and does nothing more. With a
+ * second argument it waits so many milliseconds after each line, and shows
+ * what /dev/kmsg has as it goes. There is no libc in it, so any compiler for
+ * the target makes it.
  */
 
-enum { EXIT = 1, READ = 3, WRITE = 4, OPEN = 5, MOUNT = 21, PAUSE = 29, MKDIR = 39 };
+enum { EXIT = 1, READ = 3, WRITE = 4, OPEN = 5, MOUNT = 21, PAUSE = 29, MKDIR = 39, NANOSLEEP = 162 };
 enum { READ_ONLY = 0, READ_WRITE = 2, NONBLOCK = 04000, EAGAIN = 11 };
 
 /* The kernel enters with the entry's own address in r12; r1 points at argc. */
@@ -86,14 +88,55 @@ static void write_line(long kmsg, long n)
 	call(WRITE, kmsg, (long)buffer, at - buffer, 0, 0);
 }
 
+/* Show what /dev/kmsg has. Any other error: a record was overwritten, read on. */
+static void show(long kmsg, long console)
+{
+	long len;
+
+	while ((len = call(READ, kmsg, (long)buffer, sizeof(buffer), 0, 0)) != -EAGAIN)
+		if (len > 0)
+			call(WRITE, console, (long)buffer, len, 0, 0);
+}
+
+/* The argument at that place, a number; 0 where there is none. */
+static long argument(const long *stack, long place)
+{
+	long value = 0;
+
+	if (stack[0] > place)
+		for (const char *digit = (const char *)stack[1 + place]; *digit; digit++)
+			value = value * 10 + *digit - '0';
+	return value;
+}
+
+/* Talk and listen in turn, waiting in between. */
+static void talk_slowly(long kmsg, long console, long lines, long milliseconds)
+{
+	long pause[2] = { milliseconds / 1000, milliseconds % 1000 * 1000000 };
+	long heard = open_file("/dev/kmsg", READ_ONLY | NONBLOCK);
+
+	say(console, "kmsg begins\n");
+	for (long n = 0; n < lines; n++) {
+		write_line(kmsg, n);
+		show(heard, console);
+		call(NANOSLEEP, (long)pause, 0, 0, 0, 0);
+	}
+}
+
+static void talk_fast(long kmsg, long console, long lines)
+{
+	for (long n = 0; n < lines; n++)
+		write_line(kmsg, n);
+	kmsg = open_file("/dev/kmsg", READ_ONLY | NONBLOCK);
+	say(console, "kmsg begins\n");
+	show(kmsg, console);
+}
+
 __attribute__((noreturn, used)) static void talk(long *stack)
 {
-	long lines = 0;
-	long kmsg, console, len;
+	long lines = argument(stack, 1), milliseconds = argument(stack, 2);
+	long kmsg, console;
 
-	if (stack[0] > 1)
-		for (const char *digit = (const char *)stack[2]; *digit; digit++)
-			lines = lines * 10 + *digit - '0';
 	call(MKDIR, (long)"/dev", 0755, 0, 0, 0);
 	call(MOUNT, (long)"none", (long)"/dev", (long)"devtmpfs", 0, 0);
 	console = open_file("/dev/hvc0", READ_WRITE);
@@ -101,14 +144,10 @@ __attribute__((noreturn, used)) static void talk(long *stack)
 	if (kmsg < 0)
 		say(console, "no /dev/kmsg\n");
 	say(console, "talking\n");
-	for (long n = 0; n < lines; n++)
-		write_line(kmsg, n);
-	kmsg = open_file("/dev/kmsg", READ_ONLY | NONBLOCK);
-	say(console, "kmsg begins\n");
-	/* Any other error: a record was overwritten, read on. */
-	while ((len = call(READ, kmsg, (long)buffer, sizeof(buffer), 0, 0)) != -EAGAIN)
-		if (len > 0)
-			call(WRITE, console, (long)buffer, len, 0, 0);
+	if (milliseconds)
+		talk_slowly(kmsg, console, lines, milliseconds);
+	else
+		talk_fast(kmsg, console, lines);
 	say(console, "kmsg ends\n");
 	for (;;)
 		call(PAUSE, 0, 0, 0, 0, 0);
