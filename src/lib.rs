@@ -7,14 +7,14 @@
 //! Data flows one way: a trigger, guest memory, symbols and layout, records,
 //! text. Each folder is a noun of the domain:
 //!
-//! - [`cli`]: which words of the command line are ours, as typed options.
-//! - [`launch`]: the real QEMU: find it, read its command line, start it,
-//!   pass on its end.
+//! - [`cli`]: which words of the command line are ours, as typed options, and
+//!   what QEMU's own words say.
+//! - [`launch`]: the real QEMU: find it, start it, pass on its end.
 //! - [`terminal`]: what the user types on its way to QEMU, the key among it,
 //!   and the report written in one piece.
 //! - [`watch`]: when to report, and the way from question to answer; what is
 //!   looked out for without being asked about.
-//! - [`monitor`]: the QMP connection.
+//! - [`monitor`]: the QMP connection, and the channel it comes by.
 //! - [`guest`]: guest memory, by real and by effective address.
 //! - [`kernel`]: what is known of the kernel in the guest: names, identity,
 //!   where its log is.

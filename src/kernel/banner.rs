@@ -17,6 +17,10 @@ use std::io::{self, Read};
 /// (`__NEW_UTS_LEN`) and version, have 64 each; the compiler is the rest.
 pub const LONGEST: usize = 512;
 
+/// How far into RAM a banner is looked for: kernels are loaded low, and the
+/// highest known place is 0x20000000 (powernv).
+pub const REACH: u64 = 0x2800_0000;
+
 const BEGIN: &[u8] = b"Linux version ";
 
 /// The banner that `bytes` begin with, without its newline.

@@ -6,17 +6,13 @@
 
 use std::ops::ControlFlow;
 
-use super::banner;
+use super::banner::{self, REACH};
 use super::names::Names;
 use crate::arch::{Arch, Word};
 use crate::guest::{AddressRule, Memory, ReadError, View};
 
 /// How much is read at a time when looking for a banner.
 const PIECE: usize = 1 << 20;
-
-/// How far into RAM a banner is looked for: kernels are loaded low, and the
-/// highest known place is 0x20000000 (powernv).
-pub const REACH: u64 = 0x2800_0000;
 
 /// What the guest turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use memchr::memmem::Finder;
 
+use super::banner::REACH;
 use super::btf::{self, Btf};
-use super::identity::REACH;
 use super::input::Input;
 use super::names::Names;
 use crate::arch::{Arch, Endian};

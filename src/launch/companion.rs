@@ -20,12 +20,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 
-use super::channel::Channel;
+use super::LaunchError;
 use super::end::End;
 use super::find::Qemu;
 use super::signals::Signals;
-use super::{CommandLine, LaunchError};
-use crate::cli::Options;
+use crate::cli::{CommandLine, Options};
+use crate::monitor::Channel;
 use crate::sys::{self, Child, Detached, Inheritance};
 use crate::terminal::Destination;
 use crate::watch::{Desk, Observer, Plan, Question, Sources, Subject};

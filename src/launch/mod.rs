@@ -1,9 +1,7 @@
-//! The real QEMU: find it, read its command line, start it, pass on its end.
+//! The real QEMU: find it, start it, pass on its end.
 
 #![forbid(unsafe_code)]
 
-mod channel;
-mod command_line;
 mod companion;
 mod end;
 mod find;
@@ -18,14 +16,11 @@ use std::process::Command;
 
 use nix::unistd::Pid;
 
-pub use channel::Channel;
-pub use command_line::CommandLine;
-pub(crate) use command_line::fields;
 pub use end::End;
 pub use find::{NotFound, Qemu, find};
 
-use crate::cli::{KeySequence, Options, QEMU_KEYS};
-use crate::monitor::StdioUse;
+use crate::cli::{CommandLine, KeySequence, Options, QEMU_KEYS};
+use crate::monitor::{Channel, StdioUse, channel};
 use crate::sys::{self, Child, Inheritance};
 use crate::terminal::{Keys, Modes, Relay, is_terminal};
 use crate::watch::{Desk, Observer, Plan, Sources};

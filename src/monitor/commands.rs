@@ -62,20 +62,6 @@ impl Monitor {
         }
     }
 
-    /// QEMU's version in its packager's words, such as
-    /// `7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)`.
-    ///
-    /// # Errors
-    /// As [`Monitor::execute`].
-    pub fn query_version(&mut self, deadline: Instant) -> Result<String, Error> {
-        let value = self.execute("query-version", None, deadline)?;
-        let version = self.version().map(|version| version.to_string()).unwrap_or_default();
-        Ok(match value.get("package").and_then(Value::as_str).map(str::trim) {
-            None | Some("") => version,
-            Some(package) => format!("{version} ({package})"),
-        })
-    }
-
     /// What QEMU emulates, by its own name of it: `ppc64`, `x86_64`.
     ///
     /// # Errors
@@ -198,17 +184,6 @@ impl Monitor {
             "val": signed(effective), "size": signed(len), "filename": path, "cpu-index": cpu,
         });
         self.execute("memsave", Some(arguments), deadline).map(drop)
-    }
-
-    /// What QEMU is to do at the guest's end, such as
-    /// `&[("panic", "pause")]`. Needs QEMU 6.0.
-    ///
-    /// # Errors
-    /// As [`Monitor::execute`].
-    pub fn set_action(&mut self, actions: &[(&str, &str)], deadline: Instant) -> Result<(), Error> {
-        let arguments =
-            actions.iter().map(|(event, action)| ((*event).into(), (*action).into())).collect();
-        self.execute("set-action", Some(Value::Object(arguments)), deadline).map(drop)
     }
 
     /// Have QEMU end. An end of the connection is as good as a reply here.

@@ -6,11 +6,12 @@
 //! kept, a bounded number of them, until [`Monitor::drain`].
 //!
 //! It knows the protocol and the wording of QEMU's replies; of kernels and of
-//! what guest memory holds it knows nothing. It starts no QEMU and opens no
-//! socket.
+//! what guest memory holds it knows nothing. It starts no QEMU; a [`Channel`]
+//! is what one that is about to be started needs to have a monitor for us.
 
 #![forbid(unsafe_code)]
 
+pub mod channel;
 mod commands;
 mod error;
 mod message;
@@ -25,6 +26,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+pub use channel::Channel;
 pub use commands::{CpuThread, Status, StdioUse};
 pub use error::Error;
 pub use message::{Event, Message, Version, parse};

@@ -15,8 +15,7 @@
 use std::ops::Range;
 
 use super::fetch::{fetch, fetch_ring, most_records};
-use super::record::{Entry, Format, Log, Loss, Record, State};
-use super::ringbuffer::push_lost;
+use super::record::{Entry, Format, Log, Loss, Record, State, push_lost};
 use super::{Error, Progress};
 use crate::arch::{Bytes, Word};
 use crate::guest::View;

@@ -9,6 +9,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use super::record::{Caller, Device, Record, State};
 use crate::arch::{Arch, Bytes, Endian, Word};
 
 /// `PRB_AVGBITS`: a descriptor for every 32 bytes of text, in static and in
@@ -357,6 +358,28 @@ pub(super) struct Info {
     pub flags: u8,
     pub level: u8,
     pub caller_id: u32,
+}
+
+impl Info {
+    /// The record it is of, with its text.
+    pub(super) fn record(
+        &self,
+        device: Option<Box<Device>>,
+        text: Vec<u8>,
+        state: State,
+    ) -> Record {
+        Record {
+            seq: self.seq,
+            ts_nsec: Some(self.ts_nsec),
+            level: self.level,
+            facility: self.facility,
+            continues: self.flags & LOG_CONT != 0,
+            caller: Some(Caller::from_id(self.caller_id)),
+            device,
+            text,
+            state,
+        }
+    }
 }
 
 /// `u8 flags:5; u8 level:3;`: the compiler fills a byte from its least

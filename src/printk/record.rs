@@ -168,3 +168,18 @@ impl Log {
             .fold(0, u64::saturating_add)
     }
 }
+
+/// Add lost records to the entry before, if that is the same kind of loss.
+pub(super) fn push_lost(entries: &mut Vec<Entry>, seq: u64, count: u64, why: Loss) {
+    if count == 0 {
+        return;
+    }
+    if let Some(Entry::Lost { seq: before, count: so_far, why: same }) = entries.last_mut()
+        && *same == why
+        && before.checked_add(*so_far) == Some(seq)
+    {
+        *so_far = so_far.saturating_add(count);
+        return;
+    }
+    entries.push(Entry::Lost { seq, count, why });
+}

@@ -14,7 +14,6 @@ use super::Error;
 use super::fetch::fetch;
 use super::layout::{Info, Words};
 use super::record::{Entry, Format, Log, Record, State};
-use super::ringbuffer;
 use crate::arch::{Bytes, Word};
 use crate::guest::View;
 
@@ -39,7 +38,7 @@ impl Block<'_> {
     pub(super) fn record(&self, info: Option<&Info>) -> Option<Record> {
         let known = info.and_then(|info| self.text.get(..info.text_len));
         if let (Some(info), Some(text)) = (info, known) {
-            return Some(ringbuffer::record(info, None, text.to_vec(), State::Salvaged));
+            return Some(info.record(None, text.to_vec(), State::Salvaged));
         }
         let text = likely_text(self.text);
         if text.is_empty() {

@@ -17,8 +17,7 @@ use std::ops::Range;
 
 use super::fetch::{fetch, most_records};
 use super::layout::{LOG_CONT, split_flags};
-use super::record::{Caller, Device, Entry, Format, Log, Loss, Record, State};
-use super::ringbuffer::push_lost;
+use super::record::{Caller, Device, Entry, Format, Log, Loss, Record, State, push_lost};
 use super::{Error, Progress};
 use crate::arch::{Bytes, Word};
 use crate::guest::View;

@@ -12,8 +12,9 @@ use super::places::{Code, Ground};
 use super::sources::Sources;
 use crate::arch::{self, Arch};
 use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
+use crate::kernel::banner::REACH;
 use crate::kernel::console::{Printed, printed};
-use crate::kernel::identity::{REACH, each_banner, usual_rule};
+use crate::kernel::identity::{each_banner, usual_rule};
 use crate::kernel::scan::{self, Progress, scan};
 use crate::kernel::search::{Attempt, Role};
 use crate::kernel::{

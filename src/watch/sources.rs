@@ -6,9 +6,8 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::cli::Options;
+use crate::cli::{CommandLine, Options};
 use crate::kernel::search::{Attempt, Request, Search};
-use crate::launch::CommandLine;
 use crate::trace;
 
 /// The files asked for names so far, and those yet to ask.

@@ -183,8 +183,6 @@ fn who_has_standard_input_is_told() {
         assert_eq!(monitor.query_stdio(soon()), Ok(used), "{arguments:?}");
         let status = monitor.query_status(soon()).expect("a status");
         assert_eq!((status.running, status.name.as_str()), (false, "prelaunch"));
-        let version = monitor.query_version(soon()).expect("a version");
-        assert!(version.contains('.'), "{version}");
         drop(monitor);
         qemu.quit();
     }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::printk::craft::{Line, RingPlan, RingWriter, Running, Sheet};
+use crate::printk::{Caller, Device, Record};
 
 /// Every layout there is: word size, byte order, infos, header, first id,
 /// perfect fit.
