@@ -341,10 +341,14 @@ fn random_bytes_never_panic() {
 
 #[test]
 fn a_command_that_was_begun_keeps_its_reply_while_others_run() {
-    let (mut monitor, peer) = connected(|peer| {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (mut monitor, peer) = connected(move |peer| {
         peer.answer(r#""CPU#0""#);
         peer.answer(r#"{"arch": "ppc64"}"#);
-        peer.answer(r#""CPU#1""#);
+        let id = peer.hear()["id"].clone();
+        // While it has not answered, no other can be begun.
+        let _ = held.recv();
+        peer.say(&format!(r#"{{"return": "CPU#1", "id": {id}}}"#));
         peer.answer(r#""CPU#2""#);
     });
     let begun = monitor.begin("info registers -a").expect("it is at leisure");
@@ -352,6 +356,7 @@ fn a_command_that_was_begun_keeps_its_reply_while_others_run() {
     assert_eq!(monitor.finish(begun, soon()).as_deref(), Ok("CPU#0"));
     let begun = monitor.begin("info registers -a").expect("it is at leisure");
     assert!(monitor.begin("info registers -a").is_none(), "one at a time");
+    drop(release);
     assert_eq!(monitor.finish(begun, soon()).as_deref(), Ok("CPU#1"));
     assert_eq!(monitor.hmp("info registers -a", soon()).as_deref(), Ok("CPU#2"));
     peer.join().expect("the peer");
