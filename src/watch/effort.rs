@@ -1,5 +1,5 @@
 //! A look into guest memory that takes long: it is seen on the terminal, and
-//! the key that asked for it cancels it.
+//! the key that asked for it cancels it. Who asked by signal is told once.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -12,6 +12,9 @@ use crate::terminal::Destination;
 
 /// What a look may take without a word.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// And where there is no terminal to take the word back from.
+const PATIENT: Duration = Duration::from_millis(1500);
 
 /// How often the word changes.
 const OFTEN: Duration = Duration::from_millis(200);
@@ -43,8 +46,9 @@ impl Handle {
 pub(super) struct Effort<'a> {
     memory: &'a dyn Memory,
     handle: Handle,
-    /// Where to show it.
-    to: Option<Destination>,
+    /// Where to show it, and whether that is a terminal; nowhere in files and
+    /// pipes that are for reports alone.
+    to: Option<(Destination, bool)>,
     start: Instant,
     drawn: Cell<Option<Instant>>,
     line: RefCell<String>,
@@ -59,7 +63,13 @@ impl<'a> Effort<'a> {
         Self {
             memory,
             handle,
-            to: to.is_terminal().then(|| to.clone()),
+            to: match (to.is_terminal(), to) {
+                (true, _) => Some((to.clone(), true)),
+                (false, Destination::Stderr | Destination::StderrOf(_)) => {
+                    Some((to.clone(), false))
+                }
+                _ => None,
+            },
             start: Instant::now(),
             drawn: Cell::new(None),
             line: RefCell::default(),
@@ -76,7 +86,7 @@ impl<'a> Effort<'a> {
     pub(super) fn end(&self) {
         self.handle.0.shown.store(false, Ordering::Release);
         let shown = self.drawn.get().is_some();
-        if shown {
+        if shown && matches!(self.to, Some((_, true))) {
             let blank = " ".repeat(self.line.borrow().len());
             self.write(&format!("\r{blank}\r"));
         }
@@ -84,7 +94,7 @@ impl<'a> Effort<'a> {
 
     fn show(&self) {
         let now = Instant::now();
-        let Some(to) = &self.to else { return };
+        let Some((to, true)) = &self.to else { return self.tell(now) };
         let since = self.drawn.get().map_or(self.start + QUIET, |drawn| drawn + OFTEN);
         if now < since {
             return;
@@ -105,8 +115,18 @@ impl<'a> Effort<'a> {
         self.handle.0.shown.store(true, Ordering::Release);
     }
 
+    /// Say once, where nothing can be shown, that it takes long.
+    fn tell(&self, now: Instant) {
+        if self.drawn.get().is_none() && now >= self.start + PATIENT {
+            self.write(
+                "qemu-logbuf: looking for the log in guest memory takes long; the report follows\n",
+            );
+            self.drawn.set(Some(now));
+        }
+    }
+
     fn write(&self, text: &str) {
-        if let Some(to) = &self.to {
+        if let Some((to, _)) = &self.to {
             let _ = to.write(text.as_bytes());
         }
     }

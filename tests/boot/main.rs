@@ -105,13 +105,23 @@ fn the_key_shows_the_log_in_the_terminal_and_leaves_it_as_it_was() {
     assert_eq!(terminal.modes(), before);
 }
 
+/// Much memory, and no log in it; more than this machine has, as the guest uses
+/// none. It takes seconds to read on the fastest machine.
+const LARGE_AND_EMPTY: [&str; 8] = [
+    "-M",
+    "pseries,x-vof=on,memory-backend=ram",
+    "-m",
+    "64G",
+    "-nographic",
+    "-S",
+    "-object",
+    "memory-backend-ram,id=ram,size=64G,reserve=off",
+];
+
 #[test]
 fn a_long_look_is_seen_and_the_key_cancels_it() {
-    // Much memory, and no log in it; more than this machine has, as the guest
-    // uses none. It takes seconds to read on the fastest machine.
     let mut command = Command::new(lab::qemu_logbuf());
-    command.args(["-M", "pseries,x-vof=on,memory-backend=ram", "-m", "64G", "-nographic", "-S"]);
-    command.args(["-object", "memory-backend-ram,id=ram,size=64G,reserve=off"]);
+    command.args(LARGE_AND_EMPTY);
     command.env("NO_COLOR", "1");
     let mut terminal = Terminal::run(command);
     for _ in 0..2 {
@@ -129,6 +139,17 @@ fn a_long_look_is_seen_and_the_key_cancels_it() {
     terminal.type_keys(b"\x01l");
     let end = terminal.expect_from(from, "has not been entered");
     assert!(end.contains(" of 65536 MiB"), "{end:?}");
+}
+
+#[test]
+fn who_asked_by_signal_is_told_that_a_look_takes_long() {
+    let guest = Guest::start(LARGE_AND_EMPTY);
+    let report = guest.ask_until("has not been entered");
+    let told: Vec<&str> = report.lines().filter(|line| line.contains("takes long")).collect();
+    assert_eq!(
+        told,
+        ["qemu-logbuf: looking for the log in guest memory takes long; the report follows"]
+    );
 }
 
 #[test]
