@@ -146,16 +146,18 @@ fn is_whole(report: &str) -> bool {
 
 /// A run that must have been shown to its `last` line. QEMU does not wait for
 /// us at its end: on a machine where others are given the processor for all of
-/// the last milliseconds, those are lost. Not three times, though.
-pub fn in_time(last: &str, run: impl Fn() -> String) {
+/// the last milliseconds, those are lost. Not three times, though. What was
+/// shown of the run that was whole.
+pub fn in_time(last: &str, run: impl Fn() -> String) -> String {
     let mut shown = run();
     for _ in 0..2 {
         if shown.contains(last) {
-            return;
+            break;
         }
         shown = run();
     }
     assert!(shown.contains(last), "to its last line: {shown}");
+    shown
 }
 
 /// Wait until `done`.

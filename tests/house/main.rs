@@ -98,7 +98,17 @@ fn what_the_documents_link_to_is_there() {
         let pictures = after("src=\"").chain(after("srcset=\""));
         let pictures = pictures.filter_map(|rest| rest.split('"').next());
         let local = links.chain(pictures).filter(|link| !link.starts_with("https://"));
+        // As forges name headings: in small letters, with hyphens for blanks.
+        let headings: BTreeSet<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("## "))
+            .map(|heading| format!("#{}", heading.to_lowercase().replace(' ', "-")))
+            .collect();
         for link in local {
+            if link.starts_with('#') {
+                assert!(headings.contains(link), "{name} has no heading {link}");
+                continue;
+            }
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(link);
             assert!(path.exists(), "{name} links to {link}");
         }
