@@ -6,6 +6,7 @@
 
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::history::{end, leave_out};
 use super::places::{Code, Ground};
@@ -23,6 +24,9 @@ use crate::kernel::{
 };
 use crate::printk::{self, LayoutSource, LogBuffer, salvage};
 use crate::report::{Report, Scope, Verdict};
+
+/// How long a kernel may take to move itself to where it runs.
+const MOVES: Duration = Duration::from_millis(200);
 
 /// What one source of names had to say.
 enum Word {
@@ -166,7 +170,7 @@ impl Guest<'_> {
             return settled(Verdict::Places, ground);
         }
         let view = View::new(self.memory, arch, rule);
-        let buffer = match locate(&view, names, displacement) {
+        let buffer = match self.locate(&view, names, displacement) {
             Ok(buffer) => buffer,
             Err(error) => {
                 let path = path.display();
@@ -199,6 +203,24 @@ impl Guest<'_> {
             });
         }
         Ok(Word::Settled(Box::new(report), ground))
+    }
+
+    /// The log buffer that names lead to. A kernel that is on its way to where
+    /// it runs (`copy_and_flush`) has its banner there before its data.
+    fn locate(
+        &self,
+        view: &View<'_>,
+        names: &Names,
+        displacement: u64,
+    ) -> Result<LogBuffer, LocateError> {
+        let start = Instant::now();
+        loop {
+            let located = locate(view, names, displacement);
+            if located.is_ok() || !self.live || start.elapsed() > MOVES {
+                return located;
+            }
+            std::thread::sleep(MOVES / 20);
+        }
     }
 
     /// What the guest itself has to say: by the names in its memory, where
@@ -411,9 +433,12 @@ pub(super) fn failed(what: String, remedy: &str) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::guest::Image;
     use crate::kernel::{KernelTypes, names::Symbol};
+    use crate::printk::craft::{Line, RingPlan, RingWriter};
 
     /// A guest that holds a kernel's image above where that would run.
     fn asked(cpu: Option<Cpu>) -> Word {
@@ -451,5 +476,50 @@ mod tests {
         assert!(is_not_entered(asked(at(0x1fe0_0000, 1 << 63))), "firmware");
         let another = asked(at(0xc000_0000_0123_4568, 1 << 63 | 0x30));
         assert!(matches!(another, Word::Refused(why, _) if why.contains("another one runs")));
+    }
+
+    /// A kernel whose data comes to its place after so many reads.
+    struct Moving {
+        before: Image,
+        after: Image,
+        reads: Cell<usize>,
+    }
+
+    impl Memory for Moving {
+        fn read(&self, real: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+            let left = self.reads.get();
+            self.reads.set(left.saturating_sub(1));
+            if left > 0 { &self.before } else { &self.after }.read(real, buf)
+        }
+
+        fn ram(&self) -> &[Range<u64>] {
+            self.after.ram()
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_moves_to_its_place_is_waited_for() {
+        let mut ring = RingWriter::new(RingPlan::SMALL);
+        ring.print(&Line::new("a"));
+        let before = ring.sheet.image();
+        ring.sheet.put_word(0, ring.prb());
+        let symbol = Symbol { address: ring.sheet.address(0), size: 8 };
+        let names = Names {
+            source: Source::Scan,
+            arch: Some(Arch::PPC64LE),
+            banner: None,
+            symbols: [("prb".to_owned(), symbol)].into_iter().collect(),
+            types: KernelTypes::default(),
+        };
+        let memory = Moving { before, after: ring.sheet.image(), reads: Cell::new(4) };
+        let located = |live| {
+            let guest = Guest { memory: &memory, live, cpu: &|| None, log: true, unseen: false };
+            let view = View::new(&memory, Arch::PPC64LE, AddressRule::Linear64);
+            guest
+                .locate(&view, &names, 0)
+                .map(|buffer| buffer.read(&view).map(|log| log.records().count()))
+        };
+        assert!(located(false).is_err(), "a file does not change");
+        assert!(matches!(located(true), Ok(Ok(1))));
     }
 }
