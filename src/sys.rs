@@ -25,6 +25,16 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
+/// Give back to the host what was freed: glibc keeps it, for each thread that
+/// there ever was, and a launcher is to be small for hours between answers.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer, and may be called whenever malloc may.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 /// What the Rust runtime changes before `main`, as it was before: bit `n`
 /// (0 to 2) is set where descriptor `n` was closed, bit 3 where SIGPIPE was
 /// ignored.

@@ -360,6 +360,7 @@ impl Desk {
                 let task = move || {
                     let _ring = Ring(bell, Ringer::Observer);
                     work(&mut observer);
+                    crate::sys::give_back_memory();
                     observer
                 };
                 match std::thread::Builder::new().name("qemu-logbuf".to_owned()).spawn(task) {
