@@ -13,8 +13,9 @@ use crate::terminal::Destination;
 /// What a look may take without a word.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// And where there is no terminal to take the word back from.
-const PATIENT: Duration = Duration::from_millis(1500);
+/// And where there is no terminal to take the word back from: by then a QEMU
+/// that does not answer has been given up on, which is said in one line.
+const PATIENT: Duration = Duration::from_millis(2500);
 
 /// How often the word changes.
 const OFTEN: Duration = Duration::from_millis(200);
