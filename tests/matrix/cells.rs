@@ -165,6 +165,7 @@ kernel!(RELOCATED, "be64-6.1-relocated", "built, ppc64, runs where it was loaded
 kernel!(BE64_5_10, "be64-5.10", "built, ppc64", true);
 kernel!(BE64_4_4, "be64-4.4", "built, ppc64", true);
 kernel!(PPC32, "ppc32-6.1", "built, ppc", true);
+kernel!(G5, "g5-6.1", "built, ppc64, PowerMac", true);
 kernel!(PPC32_CALLER, "ppc32-6.1-caller", "built, ppc, `PRINTK_CALLER`", true);
 kernel!(E500, "e500-6.1", "built, ppc64, Book3E", true);
 kernel!(E500MC, "e500mc-6.1", "built, ppc, e500mc", true);
@@ -239,6 +240,11 @@ static POWERNV10: Machine = slow(machine("powernv10", &["-M", "powernv10", "-m",
 static MAC99: Machine = machine(
     "mac99",
     &["-M", "mac99", "-cpu", "7400", "-m", "256", "-prom-env", "output-device=ttya"],
+    SCC,
+);
+static MAC99_WIDE: Machine = machine(
+    "mac99, 970fx",
+    &["-M", "mac99", "-cpu", "970fx", "-m", "512", "-prom-env", "output-device=ttya"],
     SCC,
 );
 static MAC99_NARROW: Machine = narrow(machine(
@@ -320,6 +326,7 @@ pub fn all() -> Vec<Cell> {
         (&PPC32, &MAC99, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&PPC32, &MAC99_NARROW, &[Kernel]),
         (&PPC32, &G3BEIGE, &[Kernel, Unnamed]),
+        (&G5, &MAC99_WIDE, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&PPC32_CALLER, &MAC99, &[Kernel, Unnamed]),
         (&E500, &E5500, &[Kernel, Map, Packed, Stripped, UImage, Firmware, Unnamed]),
         (&E500, &E6500, &[Kernel, Unnamed]),
