@@ -138,7 +138,8 @@ impl Ending<'_> {
             );
         }
         let back = pty.until(|pty| pty.describe() == before);
-        assert!(back, "{number} {way:?}: {} instead of {before}", pty.describe());
+        let now = pty.describe();
+        assert!(back, "{number} {way:?}: {now} instead of {before}, with {}", states(leader));
         end_session(leader);
         let _ = shell.wait();
     }
