@@ -155,16 +155,22 @@ fn a_qemu_that_runs_already_is_followed_until_it_ends() {
     assert_eq!(followed(&hung, Some("Hardware name")).1, Some(130));
 }
 
-#[test]
-fn what_was_saved_of_a_guest_is_read_like_the_guest() {
-    let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
-    let bare = Bare::start(&hung);
+/// A bare QEMU whose kernel hangs, and the messages it has by then.
+pub fn hung_and_asked(kernel: &Path) -> (Bare, Vec<String>) {
+    let bare = Bare::start(kernel);
     let attach = format!("--logbuf-attach={}", bare.socket().display());
     let mut live = Vec::new();
     until("the log", || {
         live = messages(&report(std::slice::from_ref(&attach)).0);
         live.iter().any(|line| line.contains("Hardware name"))
     });
+    (bare, live)
+}
+
+#[test]
+fn what_was_saved_of_a_guest_is_read_like_the_guest() {
+    let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
+    let (bare, live) = hung_and_asked(&hung);
     let file = |name: &str| bare.folder.path().join(name).display().to_string();
     let mut monitor = bare.monitor();
     // All of low memory, a part of it, and the log buffer alone.

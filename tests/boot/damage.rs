@@ -3,9 +3,8 @@
 
 use object::{Object, ObjectSymbol};
 
-use super::attach::{Bare, report, soon};
-use super::guest::until;
-use super::{lab, messages};
+use super::attach::{hung_and_asked, report, soon};
+use super::lab;
 
 /// The ring of a saved ppc64le guest of 5.18 or later.
 struct Saved {
@@ -39,13 +38,7 @@ impl Saved {
 #[test]
 fn each_loss_is_shown_in_its_place() {
     let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
-    let bare = Bare::start(&hung);
-    let attach = format!("--logbuf-attach={}", bare.socket().display());
-    let mut live = Vec::new();
-    until("the log", || {
-        live = messages(&report(std::slice::from_ref(&attach)).0);
-        live.iter().any(|line| line.contains("Hardware name"))
-    });
+    let (bare, live) = hung_and_asked(&hung);
     let file = bare.folder.path().join("ram").display().to_string();
     bare.monitor().pmemsave(0, 64 << 20, &file, soon()).expect("saved");
     let data = std::fs::read(&hung).expect("the kernel");
