@@ -37,12 +37,13 @@ pub fn share_heap() {
 }
 
 /// Give back to the host what was freed: glibc keeps it, and a launcher is to
-/// be small for hours between answers.
+/// be small for hours between answers. What the next one is likely to take
+/// stays: to have its pages given anew would make it wait.
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes no pointer, and may be called whenever malloc may.
     unsafe {
-        libc::malloc_trim(0)
+        libc::malloc_trim(128 << 10)
     };
 }
 
