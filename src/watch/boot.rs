@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use crate::printk::{Entry, Format, Log, Loss, Progress, Record, State};
 
-/// How many entries are kept; of a longer log, the older ones are given up.
-const KEPT: usize = 1 << 17;
+/// How many bytes of a log are kept at least; of a longer one, the older
+/// entries are given up.
+const KEPT: usize = 4 << 20;
+
+/// What an allocation takes beside what was asked for.
+const ALLOCATION: usize = 16;
 
 /// What every panic says first, since 2.4.
 const PANIC: &[u8] = b"Kernel panic - not syncing";
@@ -19,6 +23,11 @@ const PANIC_END: &[u8] = b"---[ end Kernel panic";
 pub(super) struct Boot {
     format: Option<Format>,
     entries: Vec<Entry>,
+    /// What these take, in bytes.
+    cost: usize,
+    /// What was read at once at most, in bytes: a whole ring is kept, however
+    /// large it is.
+    ring: usize,
     /// Where to read on.
     resume: u64,
     /// How far the kernel had come.
@@ -53,20 +62,40 @@ impl Boot {
         self.quiet = Duration::ZERO;
         // What could still change has been read again.
         let known = self.entries.partition_point(|entry| seq(entry) < self.resume);
-        self.entries.truncate(known);
+        let again: usize = self.entries.drain(known..).map(|entry| cost(&entry)).sum();
+        let new: usize = log.entries.iter().map(cost).sum();
         self.entries.extend(log.entries.iter().cloned());
+        self.cost = self.cost.saturating_sub(again).saturating_add(new);
+        self.ring = self.ring.max(new);
         self.resume = log.resume().unwrap_or(self.resume);
         for record in log.records() {
             self.panic_begun |= record.text.starts_with(PANIC);
             self.panic_done |= record.text.starts_with(PANIC_END);
         }
-        if self.entries.len() > KEPT {
-            let given_up = self.entries.len() - KEPT / 2;
-            self.entries.drain(..given_up);
-            let next = self.entries.first().map_or(0, seq);
-            let lost = Entry::Lost { seq: 0, count: next, why: Loss::Overwritten };
-            self.entries.insert(0, lost);
+        self.give_up();
+    }
+
+    /// Give up the oldest entries where they take too much: a quarter at
+    /// once, so that it is not to be done for each.
+    fn give_up(&mut self) {
+        // What is left afterwards still holds all that was read at once.
+        let kept = KEPT.max(self.ring.saturating_add(self.ring / 2));
+        if self.cost <= kept {
+            return;
         }
+        let mut given_up = 0;
+        for entry in &self.entries {
+            if self.cost <= kept - kept / 4 {
+                break;
+            }
+            self.cost -= cost(entry).min(self.cost);
+            given_up += 1;
+        }
+        self.entries.drain(..given_up);
+        let next = self.entries.first().map_or(self.resume, seq);
+        let lost = Entry::Lost { seq: 0, count: next, why: Loss::Overwritten };
+        self.cost += cost(&lost);
+        self.entries.insert(0, lost);
     }
 
     /// The log so far; `None` where nothing was printed.
@@ -94,6 +123,15 @@ impl Boot {
     pub(super) fn is_reported(&self) -> bool {
         self.reported == Some(self.entries.len())
     }
+}
+
+/// What an entry takes of our memory, in bytes.
+fn cost(entry: &Entry) -> usize {
+    let text = match entry {
+        Entry::Record(record) => record.text.len() + ALLOCATION,
+        Entry::Lost { .. } => 0,
+    };
+    size_of::<Entry>() + text
 }
 
 /// Whether a record begins a panic.
@@ -165,5 +203,31 @@ pub(super) mod tests {
         assert!(boot.is_reported());
         boot.take(&log(&[record(3, "Kernel panic - not syncing: x")]), progress(4));
         assert!(!boot.is_reported() && boot.panic_begun && !boot.panic_done);
+    }
+
+    #[test]
+    fn of_a_log_without_end_the_newest_is_kept_but_never_less_than_the_ring() {
+        let mut boot = Boot::default();
+        let text = "x".repeat(1000);
+        let batch = |from: u64, count: u64| {
+            let entries: Vec<Entry> = (from..from + count).map(|seq| record(seq, &text)).collect();
+            log(&entries)
+        };
+        for from in (0..100_000).step_by(100) {
+            boot.take(&batch(from, 100), Progress::new(from + 100, [0; 4]));
+            assert!(boot.cost <= KEPT, "{} bytes", boot.cost);
+            let entries = &boot.log().expect("a log").entries;
+            let records: Vec<u64> = entries.iter().map(seq).filter(|seq| *seq > 0).collect();
+            assert_eq!(records.last(), Some(&(from + 99)));
+            assert!(records.windows(2).all(|pair| pair[1] == pair[0] + 1));
+            if let Some(Entry::Lost { seq: 0, count, .. }) = entries.first() {
+                assert_eq!(Some(count), records.first());
+            }
+        }
+        assert!(matches!(boot.entries.first(), Some(Entry::Lost { .. })));
+        let ring = 2 * KEPT as u64 / 1000;
+        boot.take(&batch(100_000, ring), Progress::new(100_000 + ring, [0; 4]));
+        let all = |from: u64| boot.entries.iter().filter(|entry| seq(entry) >= from).count() as u64;
+        assert_eq!(all(100_000), ring);
     }
 }
