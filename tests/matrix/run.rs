@@ -52,6 +52,7 @@ impl Outcome {
             Origin::Grub => " disk, GRUB",
             Origin::Firmware => " `-bios`",
             Origin::Loader => " loader",
+            Origin::Untold | Origin::UnnamedUntold => " salvaged, no BTF",
             _ => "",
         };
         match self {
@@ -172,6 +173,13 @@ impl Bench {
         let source = cell.from.source(cell.kernel);
         if !report.lines().take(6).any(|line| line.contains(&format!("· {source}"))) {
             return Err(format!("not from {source:?}: {seen}"));
+        }
+        let layout = cell.from.layout(cell.kernel);
+        if layout.map_or(report.contains("laid out by"), |layout| !report.contains(layout)) {
+            return Err(format!("not {layout:?}: {seen}"));
+        }
+        if report.contains("salvaged") != cell.from.is_untold() {
+            return Err(format!("salvaged, or not: {seen}"));
         }
         let arch = files::arch(stock);
         if !report.contains(&format!(", {arch}")) {
@@ -329,6 +337,10 @@ fn boot(cell: &Cell, kernel: &Path, folder: &Path) -> Vec<OsString> {
             kernel.into()
         }
         Origin::Map | Origin::Packed | Origin::Stripped => file("vmlinux-stripped", &stripped),
+        Origin::Untold | Origin::UnnamedUntold => file("vmlinux-untold", &|mut image| {
+            files::forget_types(&mut image);
+            image
+        }),
         Origin::UImage => file("uImage", &|image| files::uimage(&image)),
         Origin::ZImage => file("zImage", &zimage),
         Origin::BuildTree => {
@@ -366,7 +378,7 @@ fn boot(cell: &Cell, kernel: &Path, folder: &Path) -> Vec<OsString> {
             words.extend(["-device".into(), with("loader,file=", more)]);
             return words;
         }
-        Origin::Unnamed => {
+        Origin::Unnamed | Origin::UnnamedUntold => {
             // The same as -kernel, where our command line does not show it.
             let config = folder.join("machine.cfg");
             let kernel = kernel.to_str().expect("a plain path");

@@ -34,7 +34,7 @@ use crate::kernel::types;
 use peek::Peek;
 use records::Row;
 use ring::{Head, Ring, Shape};
-use sieve::{Hint, PARTNERS, Wanted};
+use sieve::{Hint, Pairs, Wanted};
 use text::Text;
 use variable::Variable;
 
@@ -237,8 +237,8 @@ impl<'a> Scan<'a> {
 
     fn run(&mut self) -> Result<Verdict, ReadError> {
         let (low, high) = split(self.memory.ram());
-        let mut partners = PARTNERS;
-        if self.rings_in(&low, partners)? {
+        let mut pairs = Pairs::KNOWN;
+        if self.rings_in(&low, pairs)? {
             return self.verdict(&low);
         }
         // A kernel with a ring like no other may carry its types.
@@ -249,9 +249,9 @@ impl<'a> Scan<'a> {
         if let Some((arch, layout)) = &told {
             let shape = Shape::told(*arch, layout);
             (self.shapes, self.looks) = (vec![shape], 0);
-            partners = [shape.head.size_bits.saturating_sub(shape.head.count_bits); 4];
+            pairs = Pairs::told(shape.head.count_bits, shape.head.size_bits);
             let before = self.done;
-            if self.rings_in(&low, partners)? {
+            if self.rings_in(&low, pairs)? {
                 return self.verdict(&low);
             }
             self.done = before;
@@ -267,15 +267,15 @@ impl<'a> Scan<'a> {
                 return Ok(Verdict::Live(found));
             }
         }
-        let _ = self.ranges(&high, Wanted { rings: Some(partners), old })?;
+        let _ = self.ranges(&high, Wanted { rings: Some(pairs), old })?;
         self.follow_prb()?;
         self.verdict(&low)
     }
 
     /// Look for rings alone; whether low memory has all there is to find. It
     /// has, too, where a kernel hung before its first message.
-    fn rings_in(&mut self, low: &[Range<u64>], partners: [usize; 4]) -> Result<bool, ReadError> {
-        let wanted = Wanted { rings: Some(partners), old: false };
+    fn rings_in(&mut self, low: &[Range<u64>], pairs: Pairs) -> Result<bool, ReadError> {
+        let wanted = Wanted { rings: Some(pairs), old: false };
         let all = self.ranges(low, wanted)?.is_break() || self.follow_prb()?;
         Ok(all || self.live().is_some_and(|(_, confirmed)| confirmed))
     }
@@ -348,7 +348,8 @@ impl<'a> Scan<'a> {
     /// A closer look at a place that may be a ring.
     fn ring(&mut self, bytes: &[u8], real: u64) -> ControlFlow<()> {
         // What was recognised is not always what a ring begins with.
-        let before = self.shapes.first().map_or(0, |shape| shape.head.count_bits);
+        let first = |shape: &Shape| shape.head.count_bits.min(shape.head.size_bits);
+        let before = self.shapes.first().map_or(0, first);
         let head = match before {
             0 => Head::parse(bytes, real, &self.shapes),
             _ => real
