@@ -20,7 +20,7 @@ use crate::kernel::scan::{self, Progress, scan};
 use crate::kernel::search::{Attempt, Role};
 use crate::kernel::{
     Identity, KernelTypes, LocateError, Names, Source, banner, identify, kallsyms, locate,
-    open_found,
+    open_found, salvage_named,
 };
 use crate::printk::{self, LayoutSource, LogBuffer, salvage};
 use crate::report::{Report, Scope, Verdict};
@@ -175,7 +175,12 @@ impl Guest<'_> {
             Err(error) => {
                 let path = path.display();
                 let why = format!("{path} does not lead to the log: {error}");
-                return Ok(Word::Refused(why, Some(ground)));
+                let Some(log) = salvage_named(&view, names, displacement) else {
+                    return Ok(Word::Refused(why, Some(ground)));
+                };
+                let mut report = report_of(Verdict::Log(log), arch, names);
+                report.warnings.push(format!("{error}; its text alone is shown"));
+                return Ok(Word::Settled(Box::new(report), ground));
             }
         };
         let verdict = read(&buffer, &view)?;

@@ -146,9 +146,9 @@ impl Origin {
     /// What the report's header says for the kernel; its beginning.
     pub const fn source(self, kernel: &Kernel) -> &'static str {
         match self {
-            // The names lead to what cannot be read.
-            Self::Untold | Self::UnnamedUntold => "a scan of guest memory",
-            Self::Kernel | Self::Wrong(_) | Self::Packed | Self::BuildTree => "symbols of ",
+            Self::Kernel | Self::Untold | Self::Wrong(_) | Self::Packed | Self::BuildTree => {
+                "symbols of "
+            }
             Self::Map => "/",
             Self::Stripped | Self::UImage | Self::ZImage if kernel.kallsyms_all => "kallsyms of ",
             _ if kernel.kallsyms_all => "kallsyms in guest memory",

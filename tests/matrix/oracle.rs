@@ -21,6 +21,14 @@ pub fn messages(text: &str) -> Vec<String> {
     text.lines().filter_map(|line| message(line.trim_matches('\r'))).collect()
 }
 
+/// The lines of a report that are a kernel's messages, where it knows no more
+/// of them than their text.
+pub fn texts(report: &str) -> Vec<String> {
+    let ours = ["────", "qemu-logbuf: ", "CPU ", "      "];
+    let lines = report.lines().filter(|line| !ours.iter().any(|begin| line.starts_with(begin)));
+    lines.map(|line| line.trim_end().to_owned()).collect()
+}
+
 /// `[    0.000000] text`; the caller, which some kernels print after the
 /// time, is left out.
 fn message(line: &str) -> Option<String> {

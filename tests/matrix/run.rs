@@ -276,11 +276,15 @@ fn ask(
 ) -> Result<(String, Vec<String>), String> {
     let start = Instant::now();
     let (mut report, mut found, mut since) = (String::new(), Vec::new(), Instant::now());
+    let messages = match cell.from.is_untold() {
+        true => oracle::texts,
+        false => oracle::messages,
+    };
     loop {
         let before = found.len();
         if start.elapsed() > Duration::from_millis(400) {
             report = guest.ask();
-            found = oracle::messages(&report);
+            found = messages(&report);
         }
         if found.len() != before {
             since = Instant::now();
@@ -295,7 +299,7 @@ fn ask(
         if hung {
             // Once more: the last answer began while the kernel still ran.
             report = guest.ask();
-            found = oracle::messages(&report);
+            found = messages(&report);
             return Ok((report, found));
         }
         if start.elapsed() > limit {

@@ -1,5 +1,6 @@
 //! A log buffer alone: the text ring of a 5.10 or later kernel with nothing
-//! of the kernel around it, as a dump of just `__log_buf` holds it.
+//! of the kernel around it, as a dump of just `__log_buf` holds it; or with
+//! all of a kernel around it whose ring is laid out as nobody told.
 //!
 //! What is left are text blocks, each the id of its descriptor and then its
 //! text (`struct prb_data_block`). Ids count upwards, so a few that follow
@@ -7,11 +8,16 @@
 
 use crate::arch::{Arch, Bytes, Word};
 
+use super::Piece;
 use super::peek::Peek;
 use super::records::is_text;
 
 /// Ids in a row that make a ring.
 const ENOUGH: usize = 3;
+
+/// Closer looks at what may be one in the midst of other memory: a guest may
+/// pretend.
+const MAX_LOOKS: usize = 64;
 
 /// How much is looked at: a buffer has text from its first byte on.
 const LOOKED_AT: u64 = 256 << 10;
@@ -39,6 +45,40 @@ pub(super) fn find(peek: &Peek<'_>) -> Option<Blocks> {
     let (row, arch) = rows.into_iter().max_by_key(|(row, _)| *row)?;
     let size = first_size(Bytes::new(&bytes, arch));
     (row >= ENOUGH).then_some(Blocks { arch, real: range.start, len, size })
+}
+
+/// The text ring with most blocks among those that begin in a piece of
+/// memory. Only one that never came round is recognised in the midst of other
+/// memory, by the id it begins with.
+pub(super) fn first(
+    peek: &Peek<'_>,
+    piece: &Piece<'_>,
+    looks: &mut usize,
+) -> Option<(usize, Blocks)> {
+    let mut best: Option<(usize, Blocks)> = None;
+    for at in (0..piece.len).step_by(4) {
+        for arch in [Arch::PPC64LE, Arch::PPC64, Arch::PPC32] {
+            let word = arch.word.bytes();
+            let here = Bytes::new(piece.bytes.get(at..)?, arch);
+            let is_aligned = at.is_multiple_of(word);
+            let Some(size) = first_size(here).filter(|_| is_aligned) else { continue };
+            if !here.u8(word).is_some_and(is_text) || *looks == MAX_LOOKS {
+                continue;
+            }
+            *looks += 1;
+            let real = piece.start + at as u64;
+            let Some(len) = peek.range(real).map(|range| range.end - real) else { continue };
+            let mut text = vec![0; usize::try_from(size.min(len).min(LOOKED_AT)).ok()?];
+            if !peek.fill(real, &mut text) {
+                continue;
+            }
+            let row = in_a_row(Bytes::new(&text, arch));
+            if row >= ENOUGH && best.as_ref().is_none_or(|(most, _)| row > *most) {
+                best = Some((row, Blocks { arch, real, len, size: Some(size) }));
+            }
+        }
+    }
+    best
 }
 
 /// How many blocks have the id after the one before.

@@ -131,7 +131,8 @@ pub enum Kind {
         oldest: u64,
     },
     /// Nothing but the text ring of 5.10 and later: a dump of `__log_buf`
-    /// alone. There are no descriptors to decode, only blocks to salvage.
+    /// alone, or a ring of which nobody tells how it is laid out. There are
+    /// no descriptors to decode, only blocks to salvage.
     Blocks {
         /// Effective address of the text ring.
         data: u64,
@@ -140,6 +141,16 @@ pub enum Kind {
         /// How many bytes of it there are; the rest was not dumped.
         len: u64,
     },
+}
+
+/// A piece of guest memory.
+struct Piece<'a> {
+    /// Its real address.
+    start: u64,
+    /// What is in it, and some of what comes after.
+    bytes: &'a [u8],
+    /// How much of these is its own.
+    len: usize,
 }
 
 /// What a scan of guest memory led to.
@@ -427,21 +438,35 @@ impl<'a> Scan<'a> {
         if likely.is_empty() {
             return Ok(named);
         }
+        self.each_piece(low, &mut |piece| {
+            let buf = piece.bytes.get(..piece.len).unwrap_or_default();
+            for (old, named) in likely.iter().zip(&mut named) {
+                let (real, used) = old.extent();
+                *named = named.or_else(|| variable::find(buf, real, used));
+            }
+        })?;
+        Ok(named)
+    }
+
+    /// Look through `ranges` once more, piece by piece.
+    fn each_piece(
+        &self,
+        ranges: &[Range<u64>],
+        look: &mut dyn FnMut(&Piece<'_>),
+    ) -> Result<(), ReadError> {
         let mut buf = Vec::new();
-        for range in low {
+        for range in ranges {
             let mut start = range.start;
             while start < range.end {
                 let len = self.chunk.min(range.end - start);
-                buf.resize(usize::try_from(len).unwrap_or(0), 0);
+                let ahead = AHEAD.min(range.end - start - len);
+                buf.resize(usize::try_from(len + ahead).unwrap_or(0), 0);
                 read_around_holes(self.memory, start, &mut buf)?;
-                for (old, named) in likely.iter().zip(&mut named) {
-                    let (real, used) = old.extent();
-                    *named = named.or_else(|| variable::find(&buf, real, used));
-                }
+                look(&Piece { start, bytes: &buf, len: buf.len() - ahead as usize });
                 start += len;
             }
         }
-        Ok(named)
+        Ok(())
     }
 
     /// The ring in use among those seen, and whether a `prb` points at it.
@@ -490,16 +515,27 @@ impl<'a> Scan<'a> {
             return Ok(Verdict::OnlyPristine(self.pristine.clone()));
         }
         let found = match self.old(low)? {
-            Some(found) => Some(found),
-            None if self.total <= LOW => self.blocks(),
-            None => None,
+            Some(found) if found.confirmed => Some(found),
+            old => self.blocks(low)?.or(old),
         };
         Ok(found.map_or(Verdict::Nothing, Verdict::Live))
     }
 
-    /// Memory so small that it may be a log buffer and nothing else.
-    fn blocks(&self) -> Option<Found> {
-        let blocks = blocks::find(&self.peek)?;
+    /// A buffer that only its text tells.
+    fn blocks(&self, low: &[Range<u64>]) -> Result<Option<Found>, ReadError> {
+        let (mut best, mut looks) = (None, 0);
+        self.each_piece(low, &mut |piece| {
+            let found = blocks::first(&self.peek, piece, &mut looks);
+            best = best.take().into_iter().chain(found).max_by_key(|(row, _)| *row);
+        })?;
+        self.peek.failure()?;
+        let best = best.map(|(_, blocks)| blocks);
+        // Memory so small may be a buffer and nothing else.
+        let all = || blocks::find(&self.peek).filter(|_| self.total <= LOW);
+        Ok(best.or_else(all).map(|blocks| Self::of_blocks(&blocks)))
+    }
+
+    fn of_blocks(blocks: &blocks::Blocks) -> Found {
         let rule = match blocks.arch.word {
             Word::W64 => AddressRule::Linear64,
             Word::W32 => AddressRule::PPC32,
@@ -509,7 +545,7 @@ impl<'a> Scan<'a> {
         let size = blocks.size.unwrap_or_else(|| 1 << blocks.len.max(1).ilog2());
         let kind = Kind::Blocks { data, size, len: blocks.len.min(size) };
         let (real, arch) = (blocks.real, blocks.arch);
-        Some(Found { real, effective: data, arch, rule, kind, confirmed: false })
+        Found { real, effective: data, arch, rule, kind, confirmed: false }
     }
 }
 
