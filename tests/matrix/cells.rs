@@ -257,6 +257,11 @@ static LONG: Machine = moved(machine(
     &["-M", "pseries,x-vof=on", "-m", "512"],
     "console=hvc0 ignore_loglevel printk.time=1 log_buf_len=1M",
 ));
+static POWER7_LONG: Machine = moved(machine(
+    "pseries, POWER7, `log_buf_len=1M`",
+    &["-M", "pseries,x-vof=on", "-m", "512", "-cpu", "power7"],
+    "console=hvc0 ignore_loglevel printk.time=1 log_buf_len=1M",
+));
 static LARGE_LONG: Machine = moved(machine(
     "pseries, 4 GiB, `log_buf_len=1M`",
     &["-M", "pseries,x-vof=on", "-m", "4G"],
@@ -361,6 +366,7 @@ pub fn all() -> Vec<Cell> {
         (&BE64_4_4, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_4_4, &LONG, &[Kernel, Unnamed]),
         (&BE64_3_4, &POWER7, &[Kernel, Map, Packed, Stripped, Unnamed]),
+        (&BE64_3_4, &POWER7_LONG, &[Kernel, Unnamed]),
         (&PPC32, &MAC99, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&PPC32, &MAC99_NARROW, &[Kernel]),
         (&PPC32, &G3BEIGE, &[Kernel, Unnamed]),
