@@ -18,7 +18,11 @@ impl Drop for Ended {
 /// The lines of a console or a report that are a kernel's messages, without
 /// their time stamps.
 pub fn messages(text: &str) -> Vec<String> {
-    text.lines().filter_map(|line| message(line.trim_matches('\r'))).collect()
+    let line = |line: &str| {
+        // Firmware that the kernel asks to show progress does not end lines.
+        line.match_indices('[').find_map(|(at, _)| message(&line[at..]))
+    };
+    text.lines().map(|text| text.trim_matches('\r')).filter_map(line).collect()
 }
 
 /// The lines of a report that are a kernel's messages, where it knows no more
