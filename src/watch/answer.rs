@@ -102,7 +102,10 @@ pub(super) fn consult(
                 return Ok(Answer { report, ground });
             }
             Word::Refused(why, ground) => {
-                warnings.push(why);
+                // A file may be named by its symbols and by its kallsyms.
+                if !warnings.contains(&why) {
+                    warnings.push(why);
+                }
                 place = place.or(ground);
             }
         }
