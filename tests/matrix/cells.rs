@@ -190,7 +190,9 @@ kernel!(BE64_5_10, "be64-5.10", "built, ppc64", true);
 kernel!(LE64_5_4, "le64-5.4-caller", "built, ppc64le, `PRINTK_CALLER`", true);
 kernel!(PPC32_5_4, "ppc32-5.4-caller", "built, ppc, `PRINTK_CALLER`", true);
 kernel!(BE64_4_4, "be64-4.4", "built, ppc64", true);
+kernel!(BE64_4_4_BARE, "be64-4.4-bare", "built, ppc64, no kallsyms", false);
 kernel!(BE64_3_4, "be64-3.4", "built, ppc64", true);
+kernel!(BE64_3_4_BARE, "be64-3.4-bare", "built, ppc64, no kallsyms", false);
 static RING: Kernel = Kernel {
     name: "le64-6.1-ring",
     is: "built, ppc64le, ring laid out as none",
@@ -365,8 +367,12 @@ pub fn all() -> Vec<Cell> {
         (&PPC32_5_4, &MAC99, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_4_4, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_4_4, &LONG, &[Kernel, Unnamed]),
+        (&BE64_4_4_BARE, &VOF, &[Kernel, Stripped, Unnamed]),
+        (&BE64_4_4_BARE, &LONG, &[Unnamed]),
         (&BE64_3_4, &POWER7, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_3_4, &POWER7_LONG, &[Kernel, Unnamed]),
+        (&BE64_3_4_BARE, &POWER7, &[Kernel, Stripped, Unnamed]),
+        (&BE64_3_4_BARE, &POWER7_LONG, &[Unnamed]),
         (&PPC32, &MAC99, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&PPC32, &MAC99_NARROW, &[Kernel]),
         (&PPC32, &G3BEIGE, &[Kernel, Unnamed]),
