@@ -19,6 +19,9 @@ const ENOUGH: usize = 3;
 /// pretend.
 const MAX_LOOKS: usize = 64;
 
+/// Bytes that are passed over at once where they are zeros, as most are.
+const ZONE: usize = 256;
+
 /// How much is looked at: a buffer has text from its first byte on.
 const LOOKED_AT: u64 = 256 << 10;
 
@@ -56,29 +59,58 @@ pub(super) fn first(
     looks: &mut usize,
 ) -> Option<(usize, Blocks)> {
     let mut best: Option<(usize, Blocks)> = None;
-    for at in (0..piece.len).step_by(4) {
-        for arch in [Arch::PPC64LE, Arch::PPC64, Arch::PPC32] {
-            let word = arch.word.bytes();
-            let here = Bytes::new(piece.bytes.get(at..)?, arch);
-            let is_aligned = at.is_multiple_of(word);
-            let Some(size) = first_size(here).filter(|_| is_aligned) else { continue };
-            if !here.u8(word).is_some_and(is_text) || *looks == MAX_LOOKS {
+    let own = piece.bytes.get(..piece.len).unwrap_or_default();
+    for (nth, zone) in own.chunks(ZONE).enumerate() {
+        if zone.iter().fold(0, |all, byte| all | byte) == 0 {
+            continue;
+        }
+        for (index, raw) in zone.as_chunks::<4>().0.iter().enumerate() {
+            let low = u32::from_le_bytes(*raw);
+            if !may_be_first(low) && !may_be_first(low.swap_bytes()) {
                 continue;
             }
-            *looks += 1;
-            let real = piece.start + at as u64;
-            let Some(len) = peek.range(real).map(|range| range.end - real) else { continue };
-            let mut text = vec![0; usize::try_from(size.min(len).min(LOOKED_AT)).ok()?];
-            if !peek.fill(real, &mut text) {
-                continue;
-            }
-            let row = in_a_row(Bytes::new(&text, arch));
-            if row >= ENOUGH && best.as_ref().is_none_or(|(most, _)| row > *most) {
-                best = Some((row, Blocks { arch, real, len, size: Some(size) }));
+            // Big endian has the half that tells behind the other.
+            let at = ZONE * nth + 4 * index;
+            for at in [Some(at), at.checked_sub(4)].into_iter().flatten() {
+                let found = begins(peek, piece, at, looks);
+                best = best.into_iter().chain(found).max_by_key(|(row, _)| *row);
             }
         }
     }
     best
+}
+
+/// Whether the lower half of a word may be that of a ring's first id.
+const fn may_be_first(low: u32) -> bool {
+    let count = low.wrapping_neg() & 0x3fff_ffff;
+    count.is_power_of_two() && count >= 1 << 7 && count <= 1 << 26
+}
+
+/// The text ring that begins at a place of a piece, and how many blocks show
+/// it.
+fn begins(
+    peek: &Peek<'_>,
+    piece: &Piece<'_>,
+    at: usize,
+    looks: &mut usize,
+) -> Option<(usize, Blocks)> {
+    let archs = [Arch::PPC64LE, Arch::PPC64, Arch::PPC32];
+    let rings = archs.into_iter().filter_map(|arch| {
+        let word = arch.word.bytes();
+        let here = Bytes::new(piece.bytes.get(at..)?, arch);
+        let size = first_size(here).filter(|_| at.is_multiple_of(word))?;
+        if !here.u8(word).is_some_and(is_text) || *looks == MAX_LOOKS {
+            return None;
+        }
+        *looks += 1;
+        let real = piece.start + at as u64;
+        let len = peek.range(real)?.end - real;
+        let mut text = vec![0; usize::try_from(size.min(len).min(LOOKED_AT)).ok()?];
+        peek.fill(real, &mut text).then_some(())?;
+        let row = in_a_row(Bytes::new(&text, arch));
+        (row >= ENOUGH).then_some((row, Blocks { arch, real, len, size: Some(size) }))
+    });
+    rings.max_by_key(|(row, _)| *row)
 }
 
 /// How many blocks have the id after the one before.
