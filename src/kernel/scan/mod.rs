@@ -270,15 +270,18 @@ impl<'a> Scan<'a> {
         // Any image of a ring speaks for 5.10 or later. Without one, the
         // older formats are looked for, in low memory first again.
         let old = self.rings.is_empty() && self.pristine.is_empty() && told.is_none();
+        let mut rings = Some(pairs);
         if old {
             let before = self.done;
             let _ = self.ranges(&low, Wanted { rings: None, old })?;
             self.done = before;
-            if let Some(found) = self.old(&low)?.filter(|found| found.confirmed) {
-                return Ok(Verdict::Live(found));
+            match self.old(&low)? {
+                Some((found, true)) => return Ok(Verdict::Live(found)),
+                Some((found, false)) if found.confirmed => rings = None,
+                _ => {}
             }
         }
-        let _ = self.ranges(&high, Wanted { rings: Some(pairs), old })?;
+        let _ = self.ranges(&high, Wanted { rings, old })?;
         self.follow_prb()?;
         self.verdict(&low)
     }
@@ -412,9 +415,12 @@ impl<'a> Scan<'a> {
         self.texts.extend(text);
     }
 
-    /// The log of an older format: the one a variable in low memory points
-    /// at, else the one with most messages.
-    fn old(&mut self, low: &[Range<u64>]) -> Result<Option<Found>, ReadError> {
+    /// The log of an older format: the one with most messages that a variable
+    /// in low memory points at, else of all; and whether it is in use beyond
+    /// doubt. Where an image of the kernel lies as it was loaded, a variable in
+    /// it points at the first buffer also once that was given up for a larger
+    /// one; the kernel's own does so only as long as it was not.
+    fn old(&mut self, low: &[Range<u64>]) -> Result<Option<(Found, bool)>, ReadError> {
         let mut likely: Vec<Old> = records::buffers(&self.rows)
             .into_iter()
             .map(Old::Records)
@@ -424,25 +430,28 @@ impl<'a> Scan<'a> {
         likely.truncate(MAX_OLD);
         let named = self.named(low, &likely)?;
         let named = likely.iter().zip(named);
-        let best = named.max_by_key(|(old, named)| (named.is_some(), old.weight()));
-        Ok(best.map(|(old, variable)| old.found(variable, self.peek.ram())))
+        let best = named.max_by_key(|(old, (named, _))| (named.is_some(), old.weight()));
+        Ok(best.map(|(old, (variable, count))| (old.found(variable, self.peek.ram()), count > 1)))
     }
 
-    /// For each buffer, the variable in low memory that points at it.
+    /// For each buffer, a variable in low memory that points at it, and how
+    /// many do that stand beside the buffer's length, as `log_buf` does.
     fn named(
         &mut self,
         low: &[Range<u64>],
         likely: &[Old],
-    ) -> Result<Vec<Option<Variable>>, ReadError> {
-        let mut named = vec![None; likely.len()];
+    ) -> Result<Vec<(Option<Variable>, usize)>, ReadError> {
+        let mut named = vec![(None, 0); likely.len()];
         if likely.is_empty() {
             return Ok(named);
         }
         self.each_piece(low, &mut |piece| {
             let buf = piece.bytes.get(..piece.len).unwrap_or_default();
-            for (old, named) in likely.iter().zip(&mut named) {
+            for (old, (named, count)) in likely.iter().zip(&mut named) {
                 let (real, used) = old.extent();
-                *named = named.or_else(|| variable::find(buf, real, used));
+                let Some(found) = variable::find(buf, real, used) else { continue };
+                *count += usize::from(found.len.is_some());
+                *named = named.filter(|named| named.len.is_some()).or(Some(found));
             }
         })?;
         Ok(named)
@@ -515,8 +524,8 @@ impl<'a> Scan<'a> {
             return Ok(Verdict::OnlyPristine(self.pristine.clone()));
         }
         let found = match self.old(low)? {
-            Some(found) if found.confirmed => Some(found),
-            old => self.blocks(low)?.or(old),
+            Some((found, _)) if found.confirmed => Some(found),
+            old => self.blocks(low)?.or(old.map(|(found, _)| found)),
         };
         Ok(found.map_or(Verdict::Nothing, Verdict::Live))
     }
