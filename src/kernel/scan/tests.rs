@@ -392,6 +392,18 @@ fn the_larger_record_buffer_is_the_one_its_variable_names() {
     ram.word(0x1_0000, ram.ea(larger));
     let Verdict::Live(found) = ram.scan().verdict else { panic!() };
     assert_eq!((found.real, found.confirmed), (larger as u64, true));
+    // The variable of the kernel as it was loaded still has the other.
+    ram.word(0x41_0000, ram.ea(0x8_0048));
+    ram.word(0x41_0008, 0x4000_u64 << 32);
+    let Verdict::Live(found) = ram.scan().verdict else { panic!() };
+    assert_eq!((found.real, found.confirmed), (larger as u64, true));
+    // Where the kernel's own has it too, none is in use beyond low memory.
+    ram.word(0x1_0000, ram.ea(0x8_0048));
+    ram.word(0x1_0008, 0x4000_u64 << 32);
+    let outcome = ram.scan();
+    let Verdict::Live(found) = &outcome.verdict else { panic!() };
+    assert_eq!((found.real, found.confirmed), (0x8_0048, true));
+    assert!(outcome.read <= 64 << 20, "{}", outcome.read);
 }
 
 fn put_text(ram: &mut Ram, start: usize, size: usize, count: usize) -> usize {
