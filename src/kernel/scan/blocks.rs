@@ -19,7 +19,7 @@ const ENOUGH: usize = 3;
 /// pretend.
 const MAX_LOOKS: usize = 64;
 
-/// Bytes that are passed over at once where they are zeros, as most are.
+/// Bytes that are passed over at once, as most are.
 const ZONE: usize = 256;
 
 /// How much is looked at: a buffer has text from its first byte on.
@@ -61,12 +61,13 @@ pub(super) fn first(
     let mut best: Option<(usize, Blocks)> = None;
     let own = piece.bytes.get(..piece.len).unwrap_or_default();
     for (nth, zone) in own.chunks(ZONE).enumerate() {
-        if zone.iter().fold(0, |all, byte| all | byte) == 0 {
+        let words = || zone.as_chunks::<4>().0.iter().map(|raw| u32::from_le_bytes(*raw));
+        // Few have any: one look at each, without branches.
+        if words().fold(0, |any, low| any | u32::from(may_be_first(low))) == 0 {
             continue;
         }
-        for (index, raw) in zone.as_chunks::<4>().0.iter().enumerate() {
-            let low = u32::from_le_bytes(*raw);
-            if !may_be_first(low) && !may_be_first(low.swap_bytes()) {
+        for (index, low) in words().enumerate() {
+            if !may_be_first(low) {
                 continue;
             }
             // Big endian has the half that tells behind the other.
@@ -80,10 +81,11 @@ pub(super) fn first(
     best
 }
 
-/// Whether the lower half of a word may be that of a ring's first id.
+/// Whether a number may be the lower half of a ring's first id, in either byte
+/// order: at most 2^26 below 2^30 or a multiple of it, by a multiple of 2^7.
+#[inline(always)]
 const fn may_be_first(low: u32) -> bool {
-    let count = low.wrapping_neg() & 0x3fff_ffff;
-    count.is_power_of_two() && count >= 1 << 7 && count <= 1 << 26
+    (low & 0x3c00_007f == 0x3c00_0000) | (low & 0x7f00_003c == 0x3c)
 }
 
 /// The text ring that begins at a place of a piece, and how many blocks show

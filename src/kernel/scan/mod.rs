@@ -224,6 +224,11 @@ struct Scan<'a> {
     texts: Vec<Text>,
     /// Where the last stretch of text ended.
     text_floor: u64,
+    /// The text ring with most blocks that none of the shapes leads to, and
+    /// how many there are.
+    block: Option<(usize, blocks::Blocks)>,
+    /// Closer looks at such.
+    block_looks: usize,
 }
 
 impl<'a> Scan<'a> {
@@ -243,6 +248,8 @@ impl<'a> Scan<'a> {
             rows: Vec::new(),
             texts: Vec::new(),
             text_floor: 0,
+            block: None,
+            block_looks: 0,
         }
     }
 
@@ -334,6 +341,11 @@ impl<'a> Scan<'a> {
         };
         self.done += len;
         let wanted = Wanted { old: wanted.old && !self.is_weary(), ..wanted };
+        if wanted.old && start < LOW {
+            let piece = Piece { start, bytes: buf, len: buf.len().min(len as usize) };
+            let found = blocks::first(&self.peek, &piece, &mut self.block_looks);
+            self.block = self.block.take().into_iter().chain(found).max_by_key(|(row, _)| *row);
+        }
         let mut hits = Vec::new();
         sieve::sieve(buf, wanted, &mut |hint, at| {
             if (at as u64) < len {
@@ -445,37 +457,23 @@ impl<'a> Scan<'a> {
         if likely.is_empty() {
             return Ok(named);
         }
-        self.each_piece(low, &mut |piece| {
-            let buf = piece.bytes.get(..piece.len).unwrap_or_default();
-            for (old, (named, count)) in likely.iter().zip(&mut named) {
-                let (real, used) = old.extent();
-                let Some(found) = variable::find(buf, real, used) else { continue };
-                *count += usize::from(found.len.is_some());
-                *named = named.filter(|named| named.len.is_some()).or(Some(found));
-            }
-        })?;
-        Ok(named)
-    }
-
-    /// Look through `ranges` once more, piece by piece.
-    fn each_piece(
-        &self,
-        ranges: &[Range<u64>],
-        look: &mut dyn FnMut(&Piece<'_>),
-    ) -> Result<(), ReadError> {
         let mut buf = Vec::new();
-        for range in ranges {
+        for range in low {
             let mut start = range.start;
             while start < range.end {
                 let len = self.chunk.min(range.end - start);
-                let ahead = AHEAD.min(range.end - start - len);
-                buf.resize(usize::try_from(len + ahead).unwrap_or(0), 0);
+                buf.resize(usize::try_from(len).unwrap_or(0), 0);
                 read_around_holes(self.memory, start, &mut buf)?;
-                look(&Piece { start, bytes: &buf, len: buf.len() - ahead as usize });
+                for (old, (named, count)) in likely.iter().zip(&mut named) {
+                    let (real, used) = old.extent();
+                    let Some(found) = variable::find(&buf, real, used) else { continue };
+                    *count += usize::from(found.len.is_some());
+                    *named = named.filter(|named| named.len.is_some()).or(Some(found));
+                }
                 start += len;
             }
         }
-        Ok(())
+        Ok(named)
     }
 
     /// The ring in use among those seen, and whether a `prb` points at it.
@@ -525,23 +523,17 @@ impl<'a> Scan<'a> {
         }
         let found = match self.old(low)? {
             Some((found, _)) if found.confirmed => Some(found),
-            old => self.blocks(low)?.or(old.map(|(found, _)| found)),
+            old => self.blocks().or(old.map(|(found, _)| found)),
         };
         Ok(found.map_or(Verdict::Nothing, Verdict::Live))
     }
 
     /// A buffer that only its text tells.
-    fn blocks(&self, low: &[Range<u64>]) -> Result<Option<Found>, ReadError> {
-        let (mut best, mut looks) = (None, 0);
-        self.each_piece(low, &mut |piece| {
-            let found = blocks::first(&self.peek, piece, &mut looks);
-            best = best.take().into_iter().chain(found).max_by_key(|(row, _)| *row);
-        })?;
-        self.peek.failure()?;
-        let best = best.map(|(_, blocks)| blocks);
+    fn blocks(&mut self) -> Option<Found> {
+        let best = self.block.take().map(|(_, blocks)| blocks);
         // Memory so small may be a buffer and nothing else.
         let all = || blocks::find(&self.peek).filter(|_| self.total <= LOW);
-        Ok(best.or_else(all).map(|blocks| Self::of_blocks(&blocks)))
+        best.or_else(all).map(|blocks| Self::of_blocks(&blocks))
     }
 
     fn of_blocks(blocks: &blocks::Blocks) -> Found {
