@@ -25,13 +25,25 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Give back to the host what was freed: glibc keeps it, for each thread that
-/// there ever was, and a launcher is to be small for hours between answers.
+/// Let all threads that are yet to come allocate from one heap. glibc would
+/// make one for each, and [`give_back_memory`] leaves what is free at the end
+/// of those (malloc.c, `__malloc_trim`).
+pub fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes two integers, and may be called whenever malloc may.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
+}
+
+/// Give back to the host what was freed: glibc keeps it, and a launcher is to
+/// be small for hours between answers. What the next one is likely to take
+/// stays: to have its pages given anew would make it wait.
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes no pointer, and may be called whenever malloc may.
     unsafe {
-        libc::malloc_trim(0)
+        libc::malloc_trim(128 << 10)
     };
 }
 

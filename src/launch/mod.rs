@@ -212,10 +212,11 @@ fn start(
     let observer = Observer::new(sources, channel, pid, &options);
     let desk = Desk::open(observer, Plan::new(&options))?;
     let mut session =
-        Session { qemu: pid, signals, relay, mirrored: false, keys, help_until: None, desk };
+        Session { qemu: pid, signals, relay, mirrored: None, keys, help_until: None, desk };
     let end = session.run();
-    if used || session.mirrored || end.is_err() {
-        modes.restore();
+    let mirrored = session.mirrored.as_ref();
+    if used || mirrored.is_some() || end.is_err() {
+        modes.restore(mirrored);
     }
     Ok(end?)
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::Termios;
 use nix::unistd::Pid;
 
 use super::end::End;
@@ -31,8 +32,8 @@ pub struct Session {
     pub signals: Signals,
     /// The keyboard, where it is a terminal.
     pub relay: Option<Relay>,
-    /// QEMU has set modes on the terminal, as is known once it has ended.
-    pub mirrored: bool,
+    /// The modes that QEMU has set on the terminal, once it has ended.
+    pub mirrored: Option<Termios>,
     /// The watch over what is typed.
     pub keys: Keys,
     /// Our help is due once QEMU has read its key, if it does until then.
@@ -62,12 +63,13 @@ impl Session {
     pub fn run(&mut self) -> io::Result<End> {
         loop {
             let woken = self.wait()?;
-            if woken.signals
+            // Before the packets: what QEMU was told bears upon what they mean.
+            if (woken.signals || woken.packets)
                 && let Some(end) = self.take_signals()
             {
                 let verdict = self.desk.finish(end == End::Exited(0));
                 if let Some(relay) = self.relay.take() {
-                    self.mirrored = relay.is_mirrored();
+                    self.mirrored = relay.mirrored();
                     relay.give_back();
                 }
                 return Ok(verdict.map_or(end, End::Exited));
@@ -155,6 +157,11 @@ impl Session {
                 Notice::Resized => {
                     if let Some(relay) = &self.relay {
                         relay.resize();
+                    }
+                }
+                Notice::Ending => {
+                    if let Some(relay) = &mut self.relay {
+                        relay.expect_end();
                     }
                 }
                 Notice::Continued => {

@@ -57,7 +57,13 @@ pub enum Notice {
     Continued,
     /// The terminal has a new size.
     Resized,
+    /// QEMU was told to end.
+    Ending,
 }
+
+/// What QEMU ends by, as if its window had been closed (os-posix.c,
+/// `os_setup_signal_handling`).
+const ENDING: &[libc::c_int] = &[libc::SIGHUP, libc::SIGINT, libc::SIGTERM];
 
 /// The signals of this process, as notices.
 pub struct Signals {
@@ -137,7 +143,12 @@ impl Signals {
                     forward(qemu, &origin);
                     notices.push(Notice::Continued);
                 }
-                _ => forward(qemu, &origin),
+                signal => {
+                    forward(qemu, &origin);
+                    if ENDING.contains(&signal) {
+                        notices.push(Notice::Ending);
+                    }
+                }
             }
         }
         notices

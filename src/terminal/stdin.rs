@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{
     LocalFlags, SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr,
@@ -61,8 +62,9 @@ impl Modes {
     }
 
     /// Put them back, where this process is in the foreground; in the
-    /// background the terminal is the shell's.
-    pub fn restore(&self) {
+    /// background the terminal is the shell's, but for a shell that waits at
+    /// it and has left it as QEMU had it: `mirrored`.
+    pub fn restore(&self, mirrored: Option<&Termios>) {
         for (fd, found) in (0..).zip(self.flags) {
             let now = fcntl(sys::standard(fd), FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
             if let (Some(found), Ok(now)) = (found, now)
@@ -73,11 +75,20 @@ impl Modes {
             }
         }
         let terminal = sys::standard(0);
-        if let Some(termios) = &self.termios
-            && in_foreground(terminal)
-            && tcgetattr(terminal).is_ok_and(|now| now != *termios)
-        {
-            let _ = tcsetattr(terminal, SetArg::TCSANOW, termios);
+        let (Some(found), Ok(now)) = (&self.termios, tcgetattr(terminal)) else { return };
+        let ours = match holder(terminal) {
+            Holder::Us => true,
+            // Its prompt would have modes of its own.
+            Holder::Shell => mirrored == Some(&now),
+            Holder::Another => false,
+        };
+        if ours && now != *found {
+            // Where it is blocked, a process in the background is let through
+            // (tcsetattr(3p)).
+            let stop = SigSet::from(Signal::SIGTTOU);
+            let _ = stop.thread_block();
+            let _ = tcsetattr(terminal, SetArg::TCSANOW, found);
+            let _ = stop.thread_unblock();
         }
     }
 }
@@ -86,20 +97,35 @@ impl Drop for Modes {
     /// A fault of our own leaves the terminal as it was found, too.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.restore();
+            self.restore(None);
         }
     }
 }
 
-/// Whether this process may set the modes of `terminal` without being
-/// stopped.
-fn in_foreground(terminal: BorrowedFd<'_>) -> bool {
+/// Who has the terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    /// We may set its modes without being stopped.
+    Us,
+    /// The leader of our session, with no job in the foreground.
+    Shell,
+    Another,
+}
+
+fn holder(terminal: BorrowedFd<'_>) -> Holder {
     match nix::unistd::tcgetpgrp(terminal) {
-        Ok(group) => group == nix::unistd::getpgrp(),
+        Ok(group) if group == nix::unistd::getpgrp() => Holder::Us,
+        // A leader's group has its number, as its session has.
+        Ok(group) if nix::unistd::getsid(None) == Ok(group) => Holder::Shell,
+        Ok(_) => Holder::Another,
         // Not our controlling terminal: nobody is stopped over it.
-        Err(Errno::ENOTTY) => true,
-        Err(_) => false,
+        Err(Errno::ENOTTY) => Holder::Us,
+        Err(_) => Holder::Another,
     }
+}
+
+fn in_foreground(terminal: BorrowedFd<'_>) -> bool {
+    holder(terminal) == Holder::Us
 }
 
 /// The relay from the real terminal to the pty.
@@ -113,14 +139,16 @@ pub struct Relay {
     /// QEMU reads its stdin: what is typed is ours to pass on. Until then it
     /// is left where it is, for whoever reads the terminal next.
     active: bool,
-    /// QEMU has set modes on its stdin.
-    mirrored: bool,
+    /// The modes that QEMU has set on its stdin.
+    mirrored: Option<Termios>,
     /// The modes that we set on it ourselves: no news when they are told.
     adopted: Option<Termios>,
     /// Whether QEMU has made its stdin non-blocking, as last seen.
     nonblocking: bool,
     /// The pty takes no more; it tells when it does again.
     full: bool,
+    /// QEMU was told to end.
+    ending: bool,
 }
 
 impl Relay {
@@ -153,18 +181,20 @@ impl Relay {
             pending: Vec::new(),
             end_pending: false,
             active,
-            mirrored: false,
+            mirrored: None,
             adopted: None,
             nonblocking: false,
             full: false,
+            ending: false,
         };
         Ok((relay, child))
     }
 
-    /// Whether QEMU has set modes on its stdin.
+    /// The modes that QEMU has set on its stdin, as the terminal was given
+    /// them.
     #[must_use]
-    pub const fn is_mirrored(&self) -> bool {
-        self.mirrored
+    pub fn mirrored(&self) -> Option<Termios> {
+        self.mirrored.clone()
     }
 
     /// The pty's master, to be polled for packets, and for room when
@@ -232,12 +262,21 @@ impl Relay {
             return;
         }
         self.active = true;
-        self.mirrored = true;
         sys::terminal_is_used();
         termios.local_flags -= LocalFlags::EXTPROC;
+        let terminal = sys::standard(0);
+        // QEMU sets its modes when it is continued, and gives them back when
+        // it ends. From the background that would stop a job that was told to
+        // end, and it would never do so; and a shell that reads would be told
+        // that nothing is there.
+        if self.ending && !in_foreground(terminal) {
+            return;
+        }
         self.mirror_flags();
         // In the background this stops the job by SIGTTOU, as it would QEMU.
-        while tcsetattr(sys::standard(0), SetArg::TCSANOW, &termios) == Err(Errno::EINTR) {}
+        while tcsetattr(terminal, SetArg::TCSANOW, &termios) == Err(Errno::EINTR) {}
+        // As the terminal tells it, to be compared with what it tells later.
+        self.mirrored = Some(tcgetattr(terminal).unwrap_or_else(|_| termios.clone()));
         crate::trace!("terminal modes follow QEMU's: {:?}", termios.local_flags);
     }
 
@@ -245,7 +284,7 @@ impl Relay {
     /// none on it: curses sets them on its stdout, and would read a `^D` as an
     /// end of file from a stdin that still reads lines.
     fn adopt(&mut self) {
-        if self.mirrored {
+        if self.mirrored.is_some() {
             return;
         }
         let (Ok(mut wanted), Ok(now)) = (tcgetattr(sys::standard(0)), tcgetattr(&self.slave))
@@ -278,9 +317,14 @@ impl Relay {
         }
     }
 
+    /// QEMU was told to end.
+    pub const fn expect_end(&mut self) {
+        self.ending = true;
+    }
+
     /// Set them again: the shell has had the terminal in between.
     pub fn mirror_again(&mut self) {
-        if self.mirrored && in_foreground(sys::standard(0)) {
+        if self.mirrored.is_some() && in_foreground(sys::standard(0)) {
             self.mirror();
         }
     }

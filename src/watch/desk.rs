@@ -115,6 +115,7 @@ impl Desk {
     /// # Errors
     /// Where the host refuses a socketpair.
     pub fn open(observer: Observer, plan: Plan) -> io::Result<Self> {
+        crate::sys::share_heap();
         let (done, bell) = UnixStream::pair()?;
         done.set_nonblocking(true)?;
         let access = observer.access();

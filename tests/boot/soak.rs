@@ -60,7 +60,8 @@ fn held(pid: Pid, threads: u64) -> Held {
             std::fs::read_link(entry.path()).is_ok_and(|path| !path.ends_with("vmlinux"))
         };
         held = Held {
-            kib: status(pid, "VmRSS:"),
+            // Pages of files are the host's, which maps more or fewer.
+            kib: status(pid, "RssAnon:"),
             descriptors: descriptors.map_or(0, |all| all.flatten().filter(counts).count()),
             threads: status(pid, "Threads:"),
             children: children(pid).len(),

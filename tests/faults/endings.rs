@@ -1,6 +1,7 @@
 //! However it ends, and be it by a fault of our own, the terminal is as before.
 //!
-//! `QEMU_LOGBUF_ENDINGS=1000 cargo test --test faults endings` runs as many.
+//! `QEMU_LOGBUF_ENDINGS=1000 cargo test --test faults endings` runs as many, and
+//! `QEMU_LOGBUF_ENDING=Quit` only those that end so.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,6 +26,8 @@ enum Way {
     HungUp,
     Quit,
     SuspendedThenTerminated,
+    /// `^Z`, and `kill` to a shell that prompts.
+    SuspendedThenKilled,
     GuestPowersOff,
     /// A panic of our own.
     Panic,
@@ -32,7 +35,7 @@ enum Way {
     Crash(Signal),
 }
 
-const WAYS: [Way; 14] = [
+const WAYS: [Way; 15] = [
     Way::QemuKilled,
     Way::QemuTerminated,
     Way::Terminated,
@@ -40,6 +43,7 @@ const WAYS: [Way; 14] = [
     Way::HungUp,
     Way::Quit,
     Way::SuspendedThenTerminated,
+    Way::SuspendedThenKilled,
     Way::GuestPowersOff,
     Way::Panic,
     Way::Crash(Signal::SIGSEGV),
@@ -81,17 +85,23 @@ fn the_terminal_is_as_before_after_any_ending() {
     let Some(qemu) = qemu() else { return };
     let count = std::env::var("QEMU_LOGBUF_ENDINGS").ok().and_then(|count| count.parse().ok());
     let count = count.unwrap_or(USUAL);
+    let only = std::env::var("QEMU_LOGBUF_ENDING").ok();
+    let ways: Vec<Way> = WAYS
+        .into_iter()
+        .filter(|way| only.as_ref().is_none_or(|only| *only == format!("{way:?}")))
+        .collect();
+    assert!(!ways.is_empty(), "no such way to end: {only:?}; there are {WAYS:?}");
     let mut random = u64::from(std::process::id()) << 20 | 1;
-    let mut times = [0; WAYS.len()];
+    let mut times = vec![0; ways.len()];
     for number in 0..count {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let way = random as usize % WAYS.len();
+        let way = random as usize % ways.len();
         times[way] += 1;
-        Ending { qemu: &qemu, number, way: WAYS[way], random }.run();
+        Ending { qemu: &qemu, number, way: ways[way], random }.run();
     }
-    for (way, times) in WAYS.iter().zip(times) {
+    for (way, times) in ways.iter().zip(times) {
         println!("{way:?}: {times}");
     }
     println!("{count} endings, and the terminal was as before after each");
@@ -111,7 +121,7 @@ impl Ending<'_> {
         let mut pty = Pty::open().expect("a terminal");
         let before = pty.describe();
         let stdio = STDIO[(self.random >> 40) as usize % STDIO.len()];
-        let mut shell = self.shell(&pty, stdio, folder.path());
+        let mut shell = self.shell(&mut pty, stdio, folder.path());
         let leader = i32::try_from(shell.id()).expect("a process id");
         // A guest that powers off may be quicker than we look.
         let powers_off = way == Way::GuestPowersOff;
@@ -123,12 +133,14 @@ impl Ending<'_> {
         if !powers_off {
             let ours = child(leader);
             self.end(&mut pty, ours);
-            if way != Way::SuspendedThenTerminated {
-                // Not the shell's word for it: an interrupted bash may end as well.
-                let pid = Pid::from_raw(ours);
-                let is_over = pty.until(|_| !super::is_alive(pid));
-                let text = String::from_utf8_lossy(pty.text());
-                assert!(is_over, "{number} {way:?}: no end of {} after {text}", states(leader));
+            // Not the shell's word for it: an interrupted bash may end as well.
+            let pid = Pid::from_raw(ours);
+            let is_over = pty.until(|_| !super::is_alive(pid));
+            let text = String::from_utf8_lossy(pty.text());
+            assert!(is_over, "{number} {way:?}: no end of {} after {text}", states(leader));
+            if way == Way::SuspendedThenKilled {
+                // Its prompt has modes of its own.
+                assert!(pty.type_in(b"read -r _\r"));
             }
         } else {
             assert!(
@@ -146,7 +158,7 @@ impl Ending<'_> {
 
     /// A shell with job control, so that the program may be stopped as by a
     /// user, and the program in it.
-    fn shell(&self, pty: &Pty, stdio: &str, folder: &Path) -> std::process::Child {
+    fn shell(&self, pty: &mut Pty, stdio: &str, folder: &Path) -> std::process::Child {
         let machine = if self.way == Way::GuestPowersOff {
             let path = folder.join("firmware");
             let count = (self.random >> 44) as u16 % 0x400;
@@ -155,16 +167,24 @@ impl Ending<'_> {
         } else {
             "-M none".to_owned()
         };
-        let script = format!(
-            "ulimit -c 0; set -m; \"$OURS\" {machine} {stdio}; echo \"ended $?\"; read -r _"
-        );
-        pty.spawn(&script, |command| {
+        let words = format!("\"$OURS\" {machine} {stdio}");
+        let script = if self.way == Way::SuspendedThenKilled {
+            "ulimit -c 0; exec bash --norc --noprofile -i".to_owned()
+        } else {
+            format!("ulimit -c 0; set -m; {words}; echo \"ended $?\"; read -r _")
+        };
+        let shell = pty.spawn(&script, |command| {
             command.env("OURS", launcher()).env("QEMU_LOGBUF_QEMU", self.qemu);
             if self.way == Way::Panic {
                 command.env("QEMU_LOGBUF_FAULT", "session");
             }
-        })
-        .expect("bash")
+        });
+        if self.way == Way::SuspendedThenKilled {
+            // At its prompt the terminal is raw too; not so once it says this.
+            assert!(pty.type_in(format!("echo sta''rted; {words}\r").as_bytes()));
+            assert!(pty.wait_for("started\r\n"), "{}: no shell", self.number);
+        }
+        shell.expect("bash")
     }
 
     fn end(&self, pty: &mut Pty, ours: i32) {
@@ -183,6 +203,11 @@ impl Ending<'_> {
                 assert!(pty.wait_for("ended 148"), "{}: not stopped", self.number);
                 send(ours, Signal::SIGTERM);
                 send(ours, Signal::SIGCONT);
+            }
+            Way::SuspendedThenKilled => {
+                send(ours, Signal::SIGTSTP);
+                assert!(pty.wait_for("Stopped"), "{}: not stopped", self.number);
+                assert!(pty.type_in(b"kill %1\r"));
             }
             Way::Panic => send(ours, Signal::SIGUSR1),
             Way::Crash(signal) => send(ours, signal),
