@@ -6,11 +6,12 @@
 use super::names::Names;
 use super::scan;
 use super::types::KernelTypes;
+use crate::arch::Bytes;
 use crate::guest::View;
 use crate::printk::bytes::{ByteLog, ByteSymbols};
 use crate::printk::ringbuffer::{Ring, RingHints};
 use crate::printk::variable::{VariableLog, VariableSymbols};
-use crate::printk::{Error, LogBuffer, RingLayout};
+use crate::printk::{Error, Log, LogBuffer, RingLayout, salvage};
 
 /// Why names did not lead to a log buffer.
 #[derive(Debug)]
@@ -83,6 +84,18 @@ pub fn locate(view: &View<'_>, names: &Names, displacement: u64) -> Result<LogBu
         return Ok(LogBuffer::Bytes(ByteLog::open(view, symbols)?));
     }
     Err(LocateError::NoName)
+}
+
+/// The text alone of a ring that [`locate`] could not make sense of: of 5.10
+/// or later, laid out as nobody told. `None` where there is no such text.
+pub fn salvage_named(view: &View<'_>, names: &Names, displacement: u64) -> Option<Log> {
+    let address = |name| Some(names.address(name)?.wrapping_add(displacement));
+    address("prb")?;
+    let data = view.word(address("log_buf")?).ok()?;
+    let len = view.bytes(address("log_buf_len")?, 4).ok()?;
+    let len = Bytes::new(&len, view.arch()).u32(0)?;
+    let log = salvage::text_ring(view, data, len.into()).ok()?;
+    (!log.entries.is_empty()).then_some(log)
 }
 
 /// The ring at `prb` by a layout that is known, or, where none is borne out
@@ -277,6 +290,39 @@ mod tests {
             let read = locate(&view, &names, 0).map(|buffer| buffer.read(&view).expect("read"));
             assert!(!matches!(read, Ok(Log { format: Format::Ringbuffer, entries })
                 if !entries.is_empty()));
+        }
+    }
+
+    #[test]
+    fn without_btf_the_text_of_an_unknown_layout_is_salvaged() {
+        for arch in ARCHS {
+            let (mut writer, _, mut names) = guest(RingPlan { count_bits: 7, ..future(arch) }, b"");
+            let data = writer.sheet.address(writer.data_at());
+            for (offset, name) in [(0x10, "log_buf"), (0x20, "log_buf_len")] {
+                let symbol = Symbol { address: writer.sheet.address(offset), size: 0 };
+                names.symbols.insert(name.to_owned(), symbol);
+            }
+            writer.sheet.put_word(0x10, data);
+            writer.sheet.put_number(0x20, writer.size(), 4);
+            let image = writer.sheet.image();
+            let view = View::new(&image, arch, writer.sheet.rule());
+            let texts = |log: &Log| -> Vec<_> {
+                assert_eq!(log.format, Format::Salvage);
+                log.records().map(|record| record.text.clone()).collect()
+            };
+            let wanted: Vec<_> = (0..40).map(|nth| format!("line {nth}").into_bytes()).collect();
+            let named = salvage_named(&view, &names, 0).expect("text");
+            assert_eq!(texts(&named), wanted);
+            // Without names too, wherever it lies.
+            let found = scan::scan(&image, &mut |_, _| std::ops::ControlFlow::Continue(()));
+            let scan::Verdict::Live(found) = found.expect("memory").verdict else {
+                panic!("{arch}: nothing found");
+            };
+            let scan::Kind::Blocks { data: place, size, .. } = found.kind else {
+                panic!("{arch}: {found:?}");
+            };
+            assert_eq!((place, size, found.arch), (data, writer.size(), arch));
+            assert_eq!(texts(&salvage::text_ring(&view, place, size).expect("read")), wanted);
         }
     }
 }

@@ -32,7 +32,7 @@ pub use functions::Functions;
 pub use identity::{Identity, identify};
 pub use input::Input;
 pub use kallsyms::Kallsyms;
-pub use locate::{LocateError, locate, open_found};
+pub use locate::{LocateError, locate, open_found, salvage_named};
 pub use names::{Names, Source, Symbol};
 pub use resolve::Resolve;
 pub use search::{Candidate, Search};

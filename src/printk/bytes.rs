@@ -152,10 +152,18 @@ impl ByteLog {
             }
             Source::Text { address, len } => {
                 fetch(view, *address, *len, &mut text)?;
-                if let Some(seam) = seam(&text) {
-                    text.rotate_left(seam);
+                // One that came round has lost what was there, however much.
+                let start = match seam(&text) {
+                    Some(seam) => {
+                        text.rotate_left(seam);
+                        1
+                    }
+                    None => 0,
+                };
+                if start > seq {
+                    push_lost(&mut entries, seq, 1, Loss::Overwritten);
                 }
-                tell(&text, 0, seq, &mut entries);
+                tell(&text, start, seq, &mut entries);
             }
         }
         Ok(Log { format: Format::Bytes, entries })

@@ -20,7 +20,7 @@ use crate::kernel::scan::{self, Progress, scan};
 use crate::kernel::search::{Attempt, Role};
 use crate::kernel::{
     Identity, KernelTypes, LocateError, Names, Source, banner, identify, kallsyms, locate,
-    open_found,
+    open_found, salvage_named,
 };
 use crate::printk::{self, LayoutSource, LogBuffer, salvage};
 use crate::report::{Report, Scope, Verdict};
@@ -102,7 +102,10 @@ pub(super) fn consult(
                 return Ok(Answer { report, ground });
             }
             Word::Refused(why, ground) => {
-                warnings.push(why);
+                // A file may be named by its symbols and by its kallsyms.
+                if !warnings.contains(&why) {
+                    warnings.push(why);
+                }
                 place = place.or(ground);
             }
         }
@@ -175,7 +178,12 @@ impl Guest<'_> {
             Err(error) => {
                 let path = path.display();
                 let why = format!("{path} does not lead to the log: {error}");
-                return Ok(Word::Refused(why, Some(ground)));
+                let Some(log) = salvage_named(&view, names, displacement) else {
+                    return Ok(Word::Refused(why, Some(ground)));
+                };
+                let mut report = report_of(Verdict::Log(log), arch, names);
+                report.warnings.push(format!("{error}; its text alone is shown"));
+                return Ok(Word::Settled(Box::new(report), ground));
             }
         };
         let verdict = read(&buffer, &view)?;

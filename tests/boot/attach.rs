@@ -20,9 +20,14 @@ pub struct Bare {
 
 impl Bare {
     pub fn start(kernel: &Path) -> Self {
+        Self::of(Path::new("qemu-system-ppc64"), kernel)
+    }
+
+    /// One of that program.
+    fn of(program: &Path, kernel: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let option = format!("unix:{},server=on,wait=off", folder.path().join("qmp").display());
-        let child = Command::new("qemu-system-ppc64")
+        let child = Command::new(program)
             .args(MACHINE)
             .args(["-qmp", &option, "-kernel"])
             .arg(kernel)
@@ -157,7 +162,11 @@ fn a_qemu_that_runs_already_is_followed_until_it_ends() {
 
 /// A bare QEMU whose kernel hangs, and the messages it has by then.
 pub fn hung_and_asked(kernel: &Path) -> (Bare, Vec<String>) {
-    let bare = Bare::start(kernel);
+    asked(Bare::start(kernel))
+}
+
+/// The same QEMU once its kernel hangs, and the messages it has by then.
+fn asked(bare: Bare) -> (Bare, Vec<String>) {
     let attach = format!("--logbuf-attach={}", bare.socket().display());
     let mut live = Vec::new();
     until("the log", || {
@@ -208,6 +217,52 @@ fn what_was_saved_of_a_guest_is_read_like_the_guest() {
         for line in &live {
             let (_, words) = line.split_once("] ").expect("a stamp");
             assert!(text.contains(words), "{words}: {text}");
+        }
+    }
+}
+
+/// QEMU says itself which dumps it was built to write: of Debian's, none has
+/// lzo or snappy, and those since 8.2 have `-R`, not flattened.
+#[test]
+fn every_dump_that_a_qemu_writes_is_read_like_the_guest() {
+    let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
+    let programs = [
+        (Some("qemu-system-ppc64".into()), &["elf", "kdump-zlib"][..]),
+        (
+            lab::file("qemu/sid", "qemu-system-ppc64", false),
+            &["elf", "kdump-zlib", "kdump-raw-zlib"],
+        ),
+    ];
+    for (program, known) in programs {
+        let Some(program): Option<PathBuf> = program else { continue };
+        let (bare, live) = asked(Bare::of(&program, &hung));
+        let mut monitor = bare.monitor();
+        let listed = monitor.execute("query-dump-guest-memory-capability", None, soon());
+        let listed = listed.expect("a list")["formats"].clone();
+        let formats: Vec<&str> =
+            listed.as_array().expect("a list").iter().filter_map(|name| name.as_str()).collect();
+        println!("{} writes {formats:?}", program.display());
+        assert!(known.iter().all(|format| formats.contains(format)), "{formats:?}");
+        for format in formats {
+            let file = bare.folder.path().join(format).display().to_string();
+            let arguments = serde_json::json!({
+                "paging": false, "protocol": format!("file:{file}"), "format": format,
+            });
+            monitor.execute("dump-guest-memory", Some(arguments), soon()).expect("dumped");
+            let start = std::fs::read(&file).expect("the dump")[..12].to_vec();
+            let signature: &[u8] = match format {
+                "elf" => b"\x7fELF",
+                _ if format.contains("raw") => b"KDUMP   ",
+                _ => b"makedumpfile",
+            };
+            assert!(start.starts_with(signature), "{format}: {start:?}");
+            let read = format!("--logbuf-read={file}");
+            let vmlinux = format!("--logbuf-vmlinux={}", hung.display());
+            for words in [&[read.clone()][..], &[read, vmlinux]] {
+                let (text, status) = report(words);
+                assert_eq!((messages(&text), status), (live.clone(), Some(0)), "{format}: {text}");
+            }
+            std::fs::remove_file(file).expect("removed");
         }
     }
 }

@@ -11,6 +11,8 @@ pub struct Kernel {
     pub kallsyms_all: bool,
     /// What its build wraps around it, a file beside it in the lab.
     pub wrapped: Option<&'static str>,
+    /// Its log is laid out as no kernel's was: its BTF has to tell.
+    pub told: bool,
 }
 
 /// A machine of QEMU's, and the command line a kernel gets there.
@@ -94,13 +96,17 @@ pub enum Origin {
     /// `--logbuf-vmlinux` of the lab's kernel of that name, which is another
     /// than the guest's.
     Wrong(&'static str),
+    /// The symbol table of `-kernel`, whose BTF was wiped out.
+    Untold,
+    /// A kernel that our command line does not name, without BTF either.
+    UnnamedUntold,
 }
 
 impl Origin {
     /// The column of the table it is in.
     pub const fn column(self) -> usize {
         match self {
-            Self::Kernel => 0,
+            Self::Kernel | Self::Untold => 0,
             Self::Map => 1,
             Self::Packed | Self::UImage | Self::ZImage | Self::BuildTree => 2,
             Self::Stripped => 3,
@@ -109,7 +115,8 @@ impl Origin {
             | Self::DiskZImage
             | Self::Grub
             | Self::Firmware
-            | Self::Loader => 4,
+            | Self::Loader
+            | Self::UnnamedUntold => 4,
             Self::Wrong(_) => 5,
         }
     }
@@ -118,6 +125,11 @@ impl Origin {
     /// `-append`.
     pub const fn is_own(self) -> bool {
         matches!(self, Self::Disk | Self::DiskZImage | Self::Grub | Self::Firmware | Self::Loader)
+    }
+
+    /// Whether the guest has no BTF.
+    pub const fn is_untold(self) -> bool {
+        matches!(self, Self::Untold | Self::UnnamedUntold)
     }
 
     /// The file of the lab it needs beside the kernel, and its folder.
@@ -134,11 +146,22 @@ impl Origin {
     /// What the report's header says for the kernel; its beginning.
     pub const fn source(self, kernel: &Kernel) -> &'static str {
         match self {
-            Self::Kernel | Self::Wrong(_) | Self::Packed | Self::BuildTree => "symbols of ",
+            Self::Kernel | Self::Untold | Self::Wrong(_) | Self::Packed | Self::BuildTree => {
+                "symbols of "
+            }
             Self::Map => "/",
             Self::Stripped | Self::UImage | Self::ZImage if kernel.kallsyms_all => "kallsyms of ",
             _ if kernel.kallsyms_all => "kallsyms in guest memory",
             _ => "a scan of guest memory",
+        }
+    }
+
+    /// Who says how the log is laid out, as the report's header does.
+    pub const fn layout(self, kernel: &Kernel) -> Option<&'static str> {
+        match self {
+            _ if !kernel.told || self.is_untold() => None,
+            Self::Kernel | Self::Packed => Some("laid out by the BTF of that file"),
+            _ => Some("laid out by the BTF in guest memory"),
         }
     }
 }
@@ -152,7 +175,8 @@ macro_rules! kernel {
         kernel!($id, $name, $is, $all, None);
     };
     ($id:ident, $name:literal, $is:literal, $all:literal, $wrapped:expr) => {
-        static $id: Kernel = Kernel { name: $name, is: $is, kallsyms_all: $all, wrapped: $wrapped };
+        static $id: Kernel =
+            Kernel { name: $name, is: $is, kallsyms_all: $all, wrapped: $wrapped, told: false };
     };
 }
 
@@ -163,7 +187,19 @@ kernel!(LE64_5_10, "le64-5.10", "built, ppc64le", true, Some("zImage.pseries"));
 kernel!(BE64_6_1, "be64-6.1", "built, ppc64", true, Some("zImage.pseries"));
 kernel!(RELOCATED, "be64-6.1-relocated", "built, ppc64, runs where it was loaded", true);
 kernel!(BE64_5_10, "be64-5.10", "built, ppc64", true);
+kernel!(LE64_5_4, "le64-5.4-caller", "built, ppc64le, `PRINTK_CALLER`", true);
+kernel!(PPC32_5_4, "ppc32-5.4-caller", "built, ppc, `PRINTK_CALLER`", true);
 kernel!(BE64_4_4, "be64-4.4", "built, ppc64", true);
+kernel!(BE64_4_4_BARE, "be64-4.4-bare", "built, ppc64, no kallsyms", false);
+kernel!(BE64_3_4, "be64-3.4", "built, ppc64", true);
+kernel!(BE64_3_4_BARE, "be64-3.4-bare", "built, ppc64, no kallsyms", false);
+static RING: Kernel = Kernel {
+    name: "le64-6.1-ring",
+    is: "built, ppc64le, ring laid out as none",
+    kallsyms_all: false,
+    wrapped: None,
+    told: true,
+};
 kernel!(PPC32, "ppc32-6.1", "built, ppc", true);
 kernel!(G5, "g5-6.1", "built, ppc64, PowerMac", true);
 kernel!(PPC32_CALLER, "ppc32-6.1-caller", "built, ppc, `PRINTK_CALLER`", true);
@@ -221,6 +257,11 @@ static MANY: Machine =
 static LONG: Machine = moved(machine(
     "pseries, `log_buf_len=1M`",
     &["-M", "pseries,x-vof=on", "-m", "512"],
+    "console=hvc0 ignore_loglevel printk.time=1 log_buf_len=1M",
+));
+static POWER7_LONG: Machine = moved(machine(
+    "pseries, POWER7, `log_buf_len=1M`",
+    &["-M", "pseries,x-vof=on", "-m", "512", "-cpu", "power7"],
     "console=hvc0 ignore_loglevel printk.time=1 log_buf_len=1M",
 ));
 static LARGE_LONG: Machine = moved(machine(
@@ -288,7 +329,7 @@ pub struct Cell {
 pub fn all() -> Vec<Cell> {
     use self::Origin::{
         BuildTree, Disk, DiskZImage, Firmware, Grub, Kernel, Loader, Map, Packed, Stripped, UImage,
-        Unnamed, Wrong, ZImage,
+        Unnamed, UnnamedUntold, Untold, Wrong, ZImage,
     };
     let rows: &[(&'static self::Kernel, &'static Machine, &[Origin])] = &[
         (
@@ -321,8 +362,17 @@ pub fn all() -> Vec<Cell> {
         (&BE64_6_1, &DISK, &[Disk, DiskZImage]),
         (&RELOCATED, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_5_10, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
+        (&RING, &VOF, &[Kernel, Untold, Map, Packed, Stripped, Unnamed, UnnamedUntold]),
+        (&LE64_5_4, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
+        (&PPC32_5_4, &MAC99, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_4_4, &VOF, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&BE64_4_4, &LONG, &[Kernel, Unnamed]),
+        (&BE64_4_4_BARE, &VOF, &[Kernel, Stripped, Unnamed]),
+        (&BE64_4_4_BARE, &LONG, &[Unnamed]),
+        (&BE64_3_4, &POWER7, &[Kernel, Map, Packed, Stripped, Unnamed]),
+        (&BE64_3_4, &POWER7_LONG, &[Kernel, Unnamed]),
+        (&BE64_3_4_BARE, &POWER7, &[Kernel, Stripped, Unnamed]),
+        (&BE64_3_4_BARE, &POWER7_LONG, &[Unnamed]),
         (&PPC32, &MAC99, &[Kernel, Map, Packed, Stripped, Unnamed]),
         (&PPC32, &MAC99_NARROW, &[Kernel]),
         (&PPC32, &G3BEIGE, &[Kernel, Unnamed]),

@@ -60,6 +60,14 @@ pub fn strip(image: &mut [u8]) {
     elf.put(image, count + 2, 2, 0);
 }
 
+/// Wipe out what a kernel says of its types.
+pub fn forget_types(image: &mut [u8]) {
+    let file = object::File::parse(&*image).expect("an ELF file");
+    let section = file.section_by_name(".BTF").expect("BTF");
+    let (offset, size) = section.file_range().expect("bytes");
+    image[offset as usize..(offset + size) as usize].fill(0);
+}
+
 /// A kernel's `System.map`, as `nm -n` and the kernel's build write it.
 pub fn map(image: &[u8]) -> String {
     let file = object::File::parse(image).expect("an ELF file");

@@ -18,7 +18,19 @@ impl Drop for Ended {
 /// The lines of a console or a report that are a kernel's messages, without
 /// their time stamps.
 pub fn messages(text: &str) -> Vec<String> {
-    text.lines().filter_map(|line| message(line.trim_matches('\r'))).collect()
+    let line = |line: &str| {
+        // Firmware that the kernel asks to show progress does not end lines.
+        line.match_indices('[').find_map(|(at, _)| message(&line[at..]))
+    };
+    text.lines().map(|text| text.trim_matches('\r')).filter_map(line).collect()
+}
+
+/// The lines of a report that are a kernel's messages, where it knows no more
+/// of them than their text.
+pub fn texts(report: &str) -> Vec<String> {
+    let ours = ["────", "qemu-logbuf: ", "CPU ", "      "];
+    let lines = report.lines().filter(|line| !ours.iter().any(|begin| line.starts_with(begin)));
+    lines.map(|line| line.trim_end().to_owned()).collect()
 }
 
 /// `[    0.000000] text`; the caller, which some kernels print after the

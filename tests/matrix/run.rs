@@ -52,6 +52,7 @@ impl Outcome {
             Origin::Grub => " disk, GRUB",
             Origin::Firmware => " `-bios`",
             Origin::Loader => " loader",
+            Origin::Untold | Origin::UnnamedUntold => " salvaged, no BTF",
             _ => "",
         };
         match self {
@@ -173,6 +174,13 @@ impl Bench {
         if !report.lines().take(6).any(|line| line.contains(&format!("· {source}"))) {
             return Err(format!("not from {source:?}: {seen}"));
         }
+        let layout = cell.from.layout(cell.kernel);
+        if layout.map_or(report.contains("laid out by"), |layout| !report.contains(layout)) {
+            return Err(format!("not {layout:?}: {seen}"));
+        }
+        if report.contains("salvaged") != cell.from.is_untold() {
+            return Err(format!("salvaged, or not: {seen}"));
+        }
         let arch = files::arch(stock);
         if !report.contains(&format!(", {arch}")) {
             return Err(format!("not {arch}: {seen}"));
@@ -268,11 +276,15 @@ fn ask(
 ) -> Result<(String, Vec<String>), String> {
     let start = Instant::now();
     let (mut report, mut found, mut since) = (String::new(), Vec::new(), Instant::now());
+    let messages = match cell.from.is_untold() {
+        true => oracle::texts,
+        false => oracle::messages,
+    };
     loop {
         let before = found.len();
         if start.elapsed() > Duration::from_millis(400) {
             report = guest.ask();
-            found = oracle::messages(&report);
+            found = messages(&report);
         }
         if found.len() != before {
             since = Instant::now();
@@ -287,7 +299,7 @@ fn ask(
         if hung {
             // Once more: the last answer began while the kernel still ran.
             report = guest.ask();
-            found = oracle::messages(&report);
+            found = messages(&report);
             return Ok((report, found));
         }
         if start.elapsed() > limit {
@@ -329,6 +341,10 @@ fn boot(cell: &Cell, kernel: &Path, folder: &Path) -> Vec<OsString> {
             kernel.into()
         }
         Origin::Map | Origin::Packed | Origin::Stripped => file("vmlinux-stripped", &stripped),
+        Origin::Untold | Origin::UnnamedUntold => file("vmlinux-untold", &|mut image| {
+            files::forget_types(&mut image);
+            image
+        }),
         Origin::UImage => file("uImage", &|image| files::uimage(&image)),
         Origin::ZImage => file("zImage", &zimage),
         Origin::BuildTree => {
@@ -366,7 +382,7 @@ fn boot(cell: &Cell, kernel: &Path, folder: &Path) -> Vec<OsString> {
             words.extend(["-device".into(), with("loader,file=", more)]);
             return words;
         }
-        Origin::Unnamed => {
+        Origin::Unnamed | Origin::UnnamedUntold => {
             // The same as -kernel, where our command line does not show it.
             let config = folder.join("machine.cfg");
             let kernel = kernel.to_str().expect("a plain path");

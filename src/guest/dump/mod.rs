@@ -7,6 +7,12 @@
 //! | kdump-compressed | `dump-guest-memory -z`, `-l`, `-s`; makedumpfile |
 //! | plain | `pmemsave` |
 //!
+//! Real dumps of every format that QEMU lists are compared with the guest
+//! they are of (tests/boot/attach.rs): ELF and kdump with zlib, flattened and,
+//! since QEMU 8.2, raw. No QEMU of Debian's, 7.2 to 11.1, is built with lzo or
+//! snappy (`dump-guest-memory -l` and `-s` say so): such pages, and zstd's, are
+//! crafted.
+//!
 //! Files are as large as guests, so they are read in the pieces asked for
 //! and never held whole. They are also not trusted: every number in them is
 //! checked before it is used.

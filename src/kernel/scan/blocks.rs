@@ -1,5 +1,6 @@
 //! A log buffer alone: the text ring of a 5.10 or later kernel with nothing
-//! of the kernel around it, as a dump of just `__log_buf` holds it.
+//! of the kernel around it, as a dump of just `__log_buf` holds it; or with
+//! all of a kernel around it whose ring is laid out as nobody told.
 //!
 //! What is left are text blocks, each the id of its descriptor and then its
 //! text (`struct prb_data_block`). Ids count upwards, so a few that follow
@@ -7,11 +8,19 @@
 
 use crate::arch::{Arch, Bytes, Word};
 
+use super::Piece;
 use super::peek::Peek;
 use super::records::is_text;
 
 /// Ids in a row that make a ring.
 const ENOUGH: usize = 3;
+
+/// Closer looks at what may be one in the midst of other memory: a guest may
+/// pretend.
+const MAX_LOOKS: usize = 64;
+
+/// Bytes that are passed over at once, as most are.
+const ZONE: usize = 256;
 
 /// How much is looked at: a buffer has text from its first byte on.
 const LOOKED_AT: u64 = 256 << 10;
@@ -39,6 +48,71 @@ pub(super) fn find(peek: &Peek<'_>) -> Option<Blocks> {
     let (row, arch) = rows.into_iter().max_by_key(|(row, _)| *row)?;
     let size = first_size(Bytes::new(&bytes, arch));
     (row >= ENOUGH).then_some(Blocks { arch, real: range.start, len, size })
+}
+
+/// The text ring with most blocks among those that begin in a piece of
+/// memory. Only one that never came round is recognised in the midst of other
+/// memory, by the id it begins with.
+pub(super) fn first(
+    peek: &Peek<'_>,
+    piece: &Piece<'_>,
+    looks: &mut usize,
+) -> Option<(usize, Blocks)> {
+    let mut best: Option<(usize, Blocks)> = None;
+    let own = piece.bytes.get(..piece.len).unwrap_or_default();
+    for (nth, zone) in own.chunks(ZONE).enumerate() {
+        let words = || zone.as_chunks::<4>().0.iter().map(|raw| u32::from_le_bytes(*raw));
+        // Few have any: one look at each, without branches.
+        if words().fold(0, |any, low| any | u32::from(may_be_first(low))) == 0 {
+            continue;
+        }
+        for (index, low) in words().enumerate() {
+            if !may_be_first(low) {
+                continue;
+            }
+            // Big endian has the half that tells behind the other.
+            let at = ZONE * nth + 4 * index;
+            for at in [Some(at), at.checked_sub(4)].into_iter().flatten() {
+                let found = begins(peek, piece, at, looks);
+                best = best.into_iter().chain(found).max_by_key(|(row, _)| *row);
+            }
+        }
+    }
+    best
+}
+
+/// Whether a number may be the lower half of a ring's first id, in either byte
+/// order: at most 2^26 below 2^30 or a multiple of it, by a multiple of 2^7.
+#[inline(always)]
+const fn may_be_first(low: u32) -> bool {
+    (low & 0x3c00_007f == 0x3c00_0000) | (low & 0x7f00_003c == 0x3c)
+}
+
+/// The text ring that begins at a place of a piece, and how many blocks show
+/// it.
+fn begins(
+    peek: &Peek<'_>,
+    piece: &Piece<'_>,
+    at: usize,
+    looks: &mut usize,
+) -> Option<(usize, Blocks)> {
+    let archs = [Arch::PPC64LE, Arch::PPC64, Arch::PPC32];
+    let rings = archs.into_iter().filter_map(|arch| {
+        let word = arch.word.bytes();
+        let here = Bytes::new(piece.bytes.get(at..)?, arch);
+        let size = first_size(here).filter(|_| at.is_multiple_of(word))?;
+        if !here.u8(word).is_some_and(is_text) || *looks == MAX_LOOKS {
+            return None;
+        }
+        *looks += 1;
+        let real = piece.start + at as u64;
+        let len = peek.range(real)?.end - real;
+        let mut text = vec![0; usize::try_from(size.min(len).min(LOOKED_AT)).ok()?];
+        peek.fill(real, &mut text).then_some(())?;
+        let row = in_a_row(Bytes::new(&text, arch));
+        (row >= ENOUGH).then_some((row, Blocks { arch, real, len, size: Some(size) }))
+    });
+    rings.max_by_key(|(row, _)| *row)
 }
 
 /// How many blocks have the id after the one before.

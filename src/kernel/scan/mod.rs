@@ -34,7 +34,7 @@ use crate::kernel::types;
 use peek::Peek;
 use records::Row;
 use ring::{Head, Ring, Shape};
-use sieve::{Hint, PARTNERS, Wanted};
+use sieve::{Hint, Pairs, Wanted};
 use text::Text;
 use variable::Variable;
 
@@ -131,7 +131,8 @@ pub enum Kind {
         oldest: u64,
     },
     /// Nothing but the text ring of 5.10 and later: a dump of `__log_buf`
-    /// alone. There are no descriptors to decode, only blocks to salvage.
+    /// alone, or a ring of which nobody tells how it is laid out. There are
+    /// no descriptors to decode, only blocks to salvage.
     Blocks {
         /// Effective address of the text ring.
         data: u64,
@@ -140,6 +141,16 @@ pub enum Kind {
         /// How many bytes of it there are; the rest was not dumped.
         len: u64,
     },
+}
+
+/// A piece of guest memory.
+struct Piece<'a> {
+    /// Its real address.
+    start: u64,
+    /// What is in it, and some of what comes after.
+    bytes: &'a [u8],
+    /// How much of these is its own.
+    len: usize,
 }
 
 /// What a scan of guest memory led to.
@@ -213,6 +224,11 @@ struct Scan<'a> {
     texts: Vec<Text>,
     /// Where the last stretch of text ended.
     text_floor: u64,
+    /// The text ring with most blocks that none of the shapes leads to, and
+    /// how many there are.
+    block: Option<(usize, blocks::Blocks)>,
+    /// Closer looks at such.
+    block_looks: usize,
 }
 
 impl<'a> Scan<'a> {
@@ -232,13 +248,15 @@ impl<'a> Scan<'a> {
             rows: Vec::new(),
             texts: Vec::new(),
             text_floor: 0,
+            block: None,
+            block_looks: 0,
         }
     }
 
     fn run(&mut self) -> Result<Verdict, ReadError> {
         let (low, high) = split(self.memory.ram());
-        let mut partners = PARTNERS;
-        if self.rings_in(&low, partners)? {
+        let mut pairs = Pairs::KNOWN;
+        if self.rings_in(&low, pairs)? {
             return self.verdict(&low);
         }
         // A kernel with a ring like no other may carry its types.
@@ -249,9 +267,9 @@ impl<'a> Scan<'a> {
         if let Some((arch, layout)) = &told {
             let shape = Shape::told(*arch, layout);
             (self.shapes, self.looks) = (vec![shape], 0);
-            partners = [shape.head.size_bits.saturating_sub(shape.head.count_bits); 4];
+            pairs = Pairs::told(shape.head.count_bits, shape.head.size_bits);
             let before = self.done;
-            if self.rings_in(&low, partners)? {
+            if self.rings_in(&low, pairs)? {
                 return self.verdict(&low);
             }
             self.done = before;
@@ -259,23 +277,26 @@ impl<'a> Scan<'a> {
         // Any image of a ring speaks for 5.10 or later. Without one, the
         // older formats are looked for, in low memory first again.
         let old = self.rings.is_empty() && self.pristine.is_empty() && told.is_none();
+        let mut rings = Some(pairs);
         if old {
             let before = self.done;
             let _ = self.ranges(&low, Wanted { rings: None, old })?;
             self.done = before;
-            if let Some(found) = self.old(&low)?.filter(|found| found.confirmed) {
-                return Ok(Verdict::Live(found));
+            match self.old(&low)? {
+                Some((found, true)) => return Ok(Verdict::Live(found)),
+                Some((found, false)) if found.confirmed => rings = None,
+                _ => {}
             }
         }
-        let _ = self.ranges(&high, Wanted { rings: Some(partners), old })?;
+        let _ = self.ranges(&high, Wanted { rings, old })?;
         self.follow_prb()?;
         self.verdict(&low)
     }
 
     /// Look for rings alone; whether low memory has all there is to find. It
     /// has, too, where a kernel hung before its first message.
-    fn rings_in(&mut self, low: &[Range<u64>], partners: [usize; 4]) -> Result<bool, ReadError> {
-        let wanted = Wanted { rings: Some(partners), old: false };
+    fn rings_in(&mut self, low: &[Range<u64>], pairs: Pairs) -> Result<bool, ReadError> {
+        let wanted = Wanted { rings: Some(pairs), old: false };
         let all = self.ranges(low, wanted)?.is_break() || self.follow_prb()?;
         Ok(all || self.live().is_some_and(|(_, confirmed)| confirmed))
     }
@@ -320,6 +341,11 @@ impl<'a> Scan<'a> {
         };
         self.done += len;
         let wanted = Wanted { old: wanted.old && !self.is_weary(), ..wanted };
+        if wanted.old && start < LOW {
+            let piece = Piece { start, bytes: buf, len: buf.len().min(len as usize) };
+            let found = blocks::first(&self.peek, &piece, &mut self.block_looks);
+            self.block = self.block.take().into_iter().chain(found).max_by_key(|(row, _)| *row);
+        }
         let mut hits = Vec::new();
         sieve::sieve(buf, wanted, &mut |hint, at| {
             if (at as u64) < len {
@@ -348,7 +374,8 @@ impl<'a> Scan<'a> {
     /// A closer look at a place that may be a ring.
     fn ring(&mut self, bytes: &[u8], real: u64) -> ControlFlow<()> {
         // What was recognised is not always what a ring begins with.
-        let before = self.shapes.first().map_or(0, |shape| shape.head.count_bits);
+        let first = |shape: &Shape| shape.head.count_bits.min(shape.head.size_bits);
+        let before = self.shapes.first().map_or(0, first);
         let head = match before {
             0 => Head::parse(bytes, real, &self.shapes),
             _ => real
@@ -400,9 +427,12 @@ impl<'a> Scan<'a> {
         self.texts.extend(text);
     }
 
-    /// The log of an older format: the one a variable in low memory points
-    /// at, else the one with most messages.
-    fn old(&mut self, low: &[Range<u64>]) -> Result<Option<Found>, ReadError> {
+    /// The log of an older format: the one with most messages that a variable
+    /// in low memory points at, else of all; and whether it is in use beyond
+    /// doubt. Where an image of the kernel lies as it was loaded, a variable in
+    /// it points at the first buffer also once that was given up for a larger
+    /// one; the kernel's own does so only as long as it was not.
+    fn old(&mut self, low: &[Range<u64>]) -> Result<Option<(Found, bool)>, ReadError> {
         let mut likely: Vec<Old> = records::buffers(&self.rows)
             .into_iter()
             .map(Old::Records)
@@ -412,17 +442,18 @@ impl<'a> Scan<'a> {
         likely.truncate(MAX_OLD);
         let named = self.named(low, &likely)?;
         let named = likely.iter().zip(named);
-        let best = named.max_by_key(|(old, named)| (named.is_some(), old.weight()));
-        Ok(best.map(|(old, variable)| old.found(variable, self.peek.ram())))
+        let best = named.max_by_key(|(old, (named, _))| (named.is_some(), old.weight()));
+        Ok(best.map(|(old, (variable, count))| (old.found(variable, self.peek.ram()), count > 1)))
     }
 
-    /// For each buffer, the variable in low memory that points at it.
+    /// For each buffer, a variable in low memory that points at it, and how
+    /// many do that stand beside the buffer's length, as `log_buf` does.
     fn named(
         &mut self,
         low: &[Range<u64>],
         likely: &[Old],
-    ) -> Result<Vec<Option<Variable>>, ReadError> {
-        let mut named = vec![None; likely.len()];
+    ) -> Result<Vec<(Option<Variable>, usize)>, ReadError> {
+        let mut named = vec![(None, 0); likely.len()];
         if likely.is_empty() {
             return Ok(named);
         }
@@ -433,9 +464,11 @@ impl<'a> Scan<'a> {
                 let len = self.chunk.min(range.end - start);
                 buf.resize(usize::try_from(len).unwrap_or(0), 0);
                 read_around_holes(self.memory, start, &mut buf)?;
-                for (old, named) in likely.iter().zip(&mut named) {
+                for (old, (named, count)) in likely.iter().zip(&mut named) {
                     let (real, used) = old.extent();
-                    *named = named.or_else(|| variable::find(&buf, real, used));
+                    let Some(found) = variable::find(&buf, real, used) else { continue };
+                    *count += usize::from(found.len.is_some());
+                    *named = named.filter(|named| named.len.is_some()).or(Some(found));
                 }
                 start += len;
             }
@@ -489,16 +522,21 @@ impl<'a> Scan<'a> {
             return Ok(Verdict::OnlyPristine(self.pristine.clone()));
         }
         let found = match self.old(low)? {
-            Some(found) => Some(found),
-            None if self.total <= LOW => self.blocks(),
-            None => None,
+            Some((found, _)) if found.confirmed => Some(found),
+            old => self.blocks().or(old.map(|(found, _)| found)),
         };
         Ok(found.map_or(Verdict::Nothing, Verdict::Live))
     }
 
-    /// Memory so small that it may be a log buffer and nothing else.
-    fn blocks(&self) -> Option<Found> {
-        let blocks = blocks::find(&self.peek)?;
+    /// A buffer that only its text tells.
+    fn blocks(&mut self) -> Option<Found> {
+        let best = self.block.take().map(|(_, blocks)| blocks);
+        // Memory so small may be a buffer and nothing else.
+        let all = || blocks::find(&self.peek).filter(|_| self.total <= LOW);
+        best.or_else(all).map(|blocks| Self::of_blocks(&blocks))
+    }
+
+    fn of_blocks(blocks: &blocks::Blocks) -> Found {
         let rule = match blocks.arch.word {
             Word::W64 => AddressRule::Linear64,
             Word::W32 => AddressRule::PPC32,
@@ -508,7 +546,7 @@ impl<'a> Scan<'a> {
         let size = blocks.size.unwrap_or_else(|| 1 << blocks.len.max(1).ilog2());
         let kind = Kind::Blocks { data, size, len: blocks.len.min(size) };
         let (real, arch) = (blocks.real, blocks.arch);
-        Some(Found { real, effective: data, arch, rule, kind, confirmed: false })
+        Found { real, effective: data, arch, rule, kind, confirmed: false }
     }
 }
 

@@ -17,17 +17,43 @@ const BLOCK: usize = 256;
 /// Which formats are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// 5.10 and later: the head of a `struct printk_ringbuffer`, by where its
-    /// `size_bits` may be, counted from `count_bits`.
-    pub rings: Option<[usize; 4]>,
+    /// 5.10 and later: the head of a `struct printk_ringbuffer`.
+    pub rings: Option<Pairs>,
     /// Before 5.10: `struct printk_log` headers and `<N>` prefixes.
     pub old: bool,
+}
+
+/// The two sizes in the head of a ring, by which it is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pairs {
+    /// Where the second may be, counted from the first.
+    distances: [usize; 4],
+    /// By how much it is larger, modulo 2^32.
+    by: u32,
+}
+
+impl Pairs {
+    /// Those of the rings that are known, whose `size_bits` is the second:
+    /// the distance is the size of a `struct prb_desc_ring`, which grew by a
+    /// word in 5.18.
+    pub(super) const KNOWN: Self = Self { distances: [40, 48, 20, 24], by: AVG_BITS };
+
+    /// Those of a ring with the two there.
+    pub(super) const fn told(count_bits: usize, size_bits: usize) -> Self {
+        match size_bits.checked_sub(count_bits) {
+            Some(distance) => Self { distances: [distance; 4], by: AVG_BITS },
+            None => {
+                let distances = [count_bits.saturating_sub(size_bits); 4];
+                Self { distances, by: AVG_BITS.wrapping_neg() }
+            }
+        }
+    }
 }
 
 /// What a place may be the beginning of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hint {
-    /// A `count_bits` with its `size_bits` where one is expected.
+    /// One size of a ring with the other where that is expected.
     Ring,
     /// A record header of format B.
     Record,
@@ -44,9 +70,8 @@ pub(super) const COUNT_BITS: std::ops::RangeInclusive<u32> = 6..=26;
 /// `size_bits - count_bits`.
 pub(super) const AVG_BITS: u32 = 5;
 
-/// Where `size_bits` is in the rings that are known: the size of a
-/// `struct prb_desc_ring`, which grew by a word in 5.18.
-pub(super) const PARTNERS: [usize; 4] = [40, 48, 20, 24];
+/// What either of the two may be.
+const BITS: std::ops::RangeInclusive<u32> = *COUNT_BITS.start()..=*COUNT_BITS.end() + AVG_BITS;
 
 /// Call `found` with the offset of each place in `bytes` worth a closer
 /// look, in ascending order within each block.
@@ -80,8 +105,8 @@ impl sys::Vectorised for Sieve<'_> {
             }
             start += BLOCK;
         }
-        if let Some(partners) = wanted.rings {
-            rings(bytes, start..bytes.len(), partners, found);
+        if let Some(pairs) = wanted.rings {
+            rings(bytes, start..bytes.len(), pairs, found);
         }
         if wanted.old {
             records(bytes, start.saturating_sub(4), bytes.len(), found);
@@ -117,8 +142,8 @@ fn closer(
         true => has_number_or_flags(block),
         false => (has_small_number(block), false),
     };
-    if let Some(partners) = wanted.rings.filter(|_| number) {
-        rings(bytes, start..start + BLOCK, partners, found);
+    if let Some(pairs) = wanted.rings.filter(|_| number) {
+        rings(bytes, start..start + BLOCK, pairs, found);
     }
     // The flags' own first half may be the last word of the block before.
     let before = start.saturating_sub(4);
@@ -151,7 +176,7 @@ fn words(block: &[u8; BLOCK]) -> impl Iterator<Item = u32> {
     block.chunks_exact(4).map(word)
 }
 
-/// Whether any word is a possible `count_bits` in either byte order. A word
+/// Whether any word is a possible size of a ring in either byte order. A word
 /// whose outer and inner bytes are both set passes wrongly, and rarely.
 #[inline(always)]
 fn has_small_number(block: &[u8; BLOCK]) -> bool {
@@ -170,16 +195,11 @@ fn has_number_or_flags(block: &[u8; BLOCK]) -> (bool, bool) {
 #[inline(always)]
 fn is_small_number(word: u32) -> bool {
     let either = (word >> 24) | (word & 0x00ff_ffff);
-    either.wrapping_sub(*COUNT_BITS.start()) <= COUNT_BITS.end() - COUNT_BITS.start()
+    either.wrapping_sub(*BITS.start()) <= BITS.end() - BITS.start()
 }
 
-/// Places that hold a `count_bits` with its partner.
-fn rings(
-    bytes: &[u8],
-    places: Range<usize>,
-    partners: [usize; 4],
-    found: &mut dyn FnMut(Hint, usize),
-) {
+/// Places that hold one size with the other where it should be.
+fn rings(bytes: &[u8], places: Range<usize>, pairs: Pairs, found: &mut dyn FnMut(Hint, usize)) {
     let start = places.start;
     let range = bytes.get(places).unwrap_or_default();
     for (index, raw) in range.chunks_exact(4).enumerate() {
@@ -188,13 +208,13 @@ fn rings(
             continue;
         }
         let offset = start + 4 * index;
-        let partner = |distance: usize| {
+        let other = |distance: usize| {
             let there = bytes.get(offset + distance..).map_or(0, self::word);
             let by = there.wrapping_sub(word);
             // Little endian, big endian.
-            by == AVG_BITS || by == AVG_BITS << 24
+            by == pairs.by || by == pairs.by << 24
         };
-        if partners.into_iter().any(partner) {
+        if pairs.distances.into_iter().any(other) {
             found(Hint::Ring, offset);
         }
     }
@@ -271,7 +291,7 @@ mod tests {
 
     fn all(bytes: &[u8]) -> Vec<(Hint, usize)> {
         let mut hits = Vec::new();
-        sieve(bytes, Wanted { rings: Some(PARTNERS), old: true }, &mut |hint, at| {
+        sieve(bytes, Wanted { rings: Some(Pairs::KNOWN), old: true }, &mut |hint, at| {
             hits.push((hint, at))
         });
         hits
@@ -286,7 +306,7 @@ mod tests {
     #[test]
     fn ring_heads_are_seen_wherever_they_lie_and_in_either_order() {
         for at in [0, 4, 252, 256, 300, 1000] {
-            for partner in PARTNERS {
+            for partner in Pairs::KNOWN.distances {
                 for big in [false, true] {
                     let put =
                         |value: u32| if big { value.to_be_bytes() } else { value.to_le_bytes() };
@@ -296,6 +316,20 @@ mod tests {
                     assert_eq!(all(&bytes), [(Hint::Ring, at)], "{at} {partner} {big}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn sizes_in_the_other_order_are_seen_by_the_first_of_them() {
+        for big in [false, true] {
+            let put = |value: u32| if big { value.to_be_bytes() } else { value.to_le_bytes() };
+            let mut bytes = vec![0; 1100];
+            bytes[500..504].copy_from_slice(&put(31));
+            bytes[516..520].copy_from_slice(&put(26));
+            let mut hits = Vec::new();
+            let wanted = Wanted { rings: Some(Pairs::told(40, 24)), old: false };
+            sieve(&bytes, wanted, &mut |hint, at| hits.push((hint, at)));
+            assert_eq!(hits, [(Hint::Ring, 500)]);
         }
     }
 

@@ -385,13 +385,27 @@ fn record_buffers_are_found_whole_and_in_order() {
 
 #[test]
 fn the_larger_record_buffer_is_the_one_its_variable_names() {
-    let mut ram = Ram::new(Arch::PPC64, 66 << 20);
-    put_records(&mut ram, 0x8_0048, 0x4000, 16, 9);
-    let larger = 65 << 20;
-    put_records(&mut ram, larger, 0x8000, 16, 11);
-    ram.word(0x1_0000, ram.ea(larger));
-    let Verdict::Live(found) = ram.scan().verdict else { panic!() };
-    assert_eq!((found.real, found.confirmed), (larger as u64, true));
+    let (first, larger) = (0x8_0048, 65 << 20);
+    let scanned = |variables: &[(usize, usize)]| {
+        let mut ram = Ram::new(Arch::PPC64, 66 << 20);
+        put_records(&mut ram, first, 0x4000, 16, 9);
+        put_records(&mut ram, larger, 0x8000, 16, 11);
+        for &(at, buffer) in variables {
+            ram.word(at, ram.ea(buffer));
+            // log_buf_len.
+            ram.word(at + 8, (if buffer == first { 0x4000 } else { 0x8000 }) << 32);
+        }
+        let outcome = ram.scan();
+        let Verdict::Live(found) = outcome.verdict else { panic!() };
+        assert!(found.confirmed);
+        (found.real as usize, outcome.read)
+    };
+    assert_eq!(scanned(&[(0x1_0000, larger)]).0, larger);
+    // The variable of the kernel as it was loaded still leads to the first.
+    assert_eq!(scanned(&[(0x1_0000, larger), (0x41_0000, first)]).0, larger);
+    // Where the kernel's own does too, there is no other to look for.
+    let (found, read) = scanned(&[(0x1_0000, first), (0x41_0000, first)]);
+    assert!(found == first && read <= 64 << 20, "{found:#x} {read:#x}");
 }
 
 fn put_text(ram: &mut Ram, start: usize, size: usize, count: usize) -> usize {
