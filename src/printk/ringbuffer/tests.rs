@@ -593,9 +593,11 @@ fn any_plan() -> impl Strategy<Value = RingPlan> {
 
 fn any_line() -> impl Strategy<Value = Line> {
     let text = prop::collection::vec(any::<u8>(), 0..200);
+    // Of one record, whether it holds a device or a task's name is told by
+    // which of the two is text.
     let device = prop::option::of((
-        prop::collection::vec(1_u8..255, 1..15),
-        prop::collection::vec(1_u8..255, 1..47),
+        prop::collection::vec(b'!'..=b'~', 1..15),
+        prop::collection::vec(b'!'..=b'~', 1..47),
     ));
     (text, 0_u8..8, any::<u8>(), 0_u8..32, any::<u64>(), any::<u32>(), device).prop_map(
         |(text, level, facility, flags, ts_nsec, caller_id, device)| Line {
