@@ -533,10 +533,7 @@ impl<'a> Scan<'a> {
         let best = self.block.take().map(|(_, blocks)| blocks);
         // Memory so small may be a buffer and nothing else.
         let all = || blocks::find(&self.peek).filter(|_| self.total <= LOW);
-        best.or_else(all).map(|blocks| Self::of_blocks(&blocks))
-    }
-
-    fn of_blocks(blocks: &blocks::Blocks) -> Found {
+        let blocks = best.or_else(all)?;
         let rule = match blocks.arch.word {
             Word::W64 => AddressRule::Linear64,
             Word::W32 => AddressRule::PPC32,
@@ -546,7 +543,7 @@ impl<'a> Scan<'a> {
         let size = blocks.size.unwrap_or_else(|| 1 << blocks.len.max(1).ilog2());
         let kind = Kind::Blocks { data, size, len: blocks.len.min(size) };
         let (real, arch) = (blocks.real, blocks.arch);
-        Found { real, effective: data, arch, rule, kind, confirmed: false }
+        Some(Found { real, effective: data, arch, rule, kind, confirmed: false })
     }
 }
 
