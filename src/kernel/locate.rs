@@ -53,7 +53,7 @@ pub fn locate(view: &View<'_>, names: &Names, displacement: u64) -> Result<LogBu
     // log_buf_len= or many CPUs, a dynamic one from then on.
     if let Some(prb) = address("prb") {
         let ring = view.word(prb)?;
-        let layout = || names.types.layout(view, Some(names), displacement);
+        let layout = || names.types.layout(view, address("__start_BTF"));
         let ring = ring_at(view, ring, ring_hints(names, view), layout)?;
         return Ok(LogBuffer::Ringbuffer(Box::new(ring)));
     }
@@ -133,7 +133,7 @@ pub fn open_found(
         scan::Kind::Blocks { .. } => return Ok(None),
         scan::Kind::Ringbuffer { prb, info_size, .. } => {
             let hints = RingHints { info_stride: info_size };
-            let layout = || types.layout(view, None, 0);
+            let layout = || types.layout(view, None);
             LogBuffer::Ringbuffer(Box::new(ring_at(view, prb, hints, layout)?))
         }
         scan::Kind::Variable { buffer, len, first_idx, .. } => {

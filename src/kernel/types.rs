@@ -14,7 +14,6 @@ use memchr::memmem::Finder;
 use super::banner::REACH;
 use super::btf::{self, Btf};
 use super::input::Input;
-use super::names::Names;
 use crate::arch::{Arch, Endian};
 use crate::guest::{AddressRule, Memory, View};
 use crate::printk::{LayoutSource, RingLayout};
@@ -51,20 +50,12 @@ impl KernelTypes {
         Self { file: Some((input.clone(), part)), ..Self::default() }
     }
 
-    /// The layout of the ring of the kernel in `view`, which has `names`, if
-    /// any are known, `displacement` bytes above where it was linked to.
-    pub(super) fn layout(
-        &self,
-        view: &View<'_>,
-        names: Option<&Names>,
-        displacement: u64,
-    ) -> Option<RingLayout> {
+    /// The layout of the ring of the kernel in `view`, whose types are at the
+    /// effective address `loaded`, if that is known.
+    pub(super) fn layout(&self, view: &View<'_>, loaded: Option<u64>) -> Option<RingLayout> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.layout.is_none() && told.missed.is_none_or(|missed| missed.elapsed() > PAUSE) {
-            told.layout = self
-                .by_file(view)
-                .or_else(|| named(view, names?, displacement))
-                .or_else(|| found(view));
+            told.layout = self.by_file(view).or_else(|| at(view, loaded?)).or_else(|| found(view));
             told.missed = told.layout.is_none().then(Instant::now);
         }
         told.layout
@@ -91,10 +82,6 @@ fn at(view: &View<'_>, address: u64) -> Option<RingLayout> {
     let length = btf::length(&view.bytes(address, btf::HEADER).ok()?, view.arch())?;
     let bytes = view.bytes(address, usize::try_from(length).ok()?).ok()?;
     of(&bytes, view, LayoutSource::GuestBtf)
-}
-
-fn named(view: &View<'_>, names: &Names, displacement: u64) -> Option<RingLayout> {
-    at(view, names.address("__start_BTF")?.wrapping_add(displacement))
 }
 
 /// By the BTF in guest memory that knows the ring's structures.
