@@ -44,9 +44,8 @@ impl Channel {
     pub fn open() -> io::Result<Self> {
         let (monitor, theirs) = UnixStream::pair()?;
         let theirs = high(theirs.as_fd())?;
-        let scratch = memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?;
+        let mut scratch = scratch_file()?;
         let inherited_scratch = high(scratch.as_fd())?;
-        let mut scratch = File::from(scratch);
         let socket = theirs.as_raw_fd();
         write!(
             scratch,
@@ -65,6 +64,14 @@ impl Channel {
             words: ["-readconfig".into(), path.into()],
         })
     }
+}
+
+/// A file without a name, for QEMU to write guest memory to.
+///
+/// # Errors
+/// Where the host lacks memfds.
+pub fn scratch_file() -> io::Result<File> {
+    Ok(memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?.into())
 }
 
 /// A copy of a descriptor under a high number.

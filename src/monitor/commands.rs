@@ -1,5 +1,6 @@
 //! The few commands that are needed, with their arguments and answers typed.
 
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -40,6 +41,15 @@ pub struct CpuThread {
     pub index: u64,
     /// The host's id of the thread that runs it.
     pub thread: i32,
+}
+
+/// A descriptor that QEMU has a copy of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lent {
+    /// QEMU's name of it, to take it back by.
+    set: u64,
+    /// Its number in QEMU.
+    pub number: i32,
 }
 
 /// A reply that is not of the promised shape.
@@ -146,6 +156,29 @@ impl Monitor {
     /// Ask for them, and do something else until [`Monitor::finish`].
     pub fn begin_registers(&mut self) -> Option<Begun> {
         self.begin(REGISTERS)
+    }
+
+    /// Lend QEMU a descriptor, over a socket that can carry one. It keeps it
+    /// until [`Monitor::take_back`], or until its last client has left.
+    ///
+    /// # Errors
+    /// As [`Monitor::execute`].
+    pub fn lend(&mut self, fd: BorrowedFd<'_>, deadline: Instant) -> Result<Lent, Error> {
+        let value = self.execute_with("add-fd", fd, deadline)?;
+        let number = value.get("fd").and_then(Value::as_i64);
+        let set = value.get("fdset-id").and_then(Value::as_u64);
+        match (number.and_then(|number| i32::try_from(number).ok()), set) {
+            (Some(number), Some(set)) => Ok(Lent { set, number }),
+            _ => Err(misshapen("add-fd", &value)),
+        }
+    }
+
+    /// Have QEMU close what it was lent.
+    ///
+    /// # Errors
+    /// As [`Monitor::execute`].
+    pub fn take_back(&mut self, lent: Lent, deadline: Instant) -> Result<(), Error> {
+        self.execute("remove-fd", Some(json!({ "fdset-id": lent.set })), deadline).map(drop)
     }
 
     /// Have QEMU write `len` bytes of guest memory from `real` to the file

@@ -27,7 +27,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 pub use channel::Channel;
-pub use commands::{CpuThread, Status, StdioUse};
+pub use commands::{CpuThread, Lent, Status, StdioUse};
 pub use error::Error;
 pub use message::{Event, Message, Version, parse};
 pub use wire::LONGEST_LINE;
@@ -222,6 +222,31 @@ impl Monitor {
         arguments: Option<Value>,
         deadline: Instant,
     ) -> Result<Value, Error> {
+        self.free(deadline)?;
+        let id = self.send(command, arguments)?;
+        self.reply_to(id, deadline)
+    }
+
+    /// Run one QMP command that takes a descriptor, which QEMU is given a copy
+    /// of.
+    ///
+    /// # Errors
+    /// As [`Monitor::execute`].
+    fn execute_with(
+        &mut self,
+        command: &str,
+        fd: BorrowedFd<'_>,
+        deadline: Instant,
+    ) -> Result<Value, Error> {
+        self.free(deadline)?;
+        self.end_typed()?;
+        let (id, line) = self.command(command, None);
+        self.wire.send_with(line.as_bytes(), fd).map_err(|error| self.fail(error))?;
+        self.reply_to(id, deadline)
+    }
+
+    /// Wait until QEMU takes a command.
+    fn free(&mut self, deadline: Instant) -> Result<(), Error> {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
@@ -229,7 +254,10 @@ impl Monitor {
         self.until(deadline, Self::is_free)?;
         // Of whatever was given up on, nobody wants the reply any more.
         self.reply = None;
-        let id = self.send(command, arguments)?;
+        Ok(())
+    }
+
+    fn reply_to(&mut self, id: u64, deadline: Instant) -> Result<Value, Error> {
         self.until(deadline, |monitor| monitor.answered > id)?;
         self.reply.take().unwrap_or_else(|| Err(Error::Malformed("a reply went missing".into())))
     }

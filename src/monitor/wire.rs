@@ -1,12 +1,12 @@
 //! Lines over a socket that never blocks.
 
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 
 use super::Error;
 
@@ -53,6 +53,22 @@ impl Wire {
             }
         }
         Ok(())
+    }
+
+    /// Send bytes and, with the first of them, a descriptor.
+    pub(super) fn send_with(&mut self, bytes: &[u8], fd: BorrowedFd<'_>) -> Result<(), Error> {
+        self.flush()?;
+        let fds = [fd.as_raw_fd()];
+        let with = [ControlMessage::ScmRights(&fds)];
+        let (socket, bytes) = (self.stream.as_raw_fd(), [IoSlice::new(bytes)]);
+        let sent = loop {
+            match sendmsg::<()>(socket, &bytes, &with, MsgFlags::MSG_NOSIGNAL, None) {
+                Err(nix::Error::EINTR) => {}
+                sent => break sent?,
+            }
+        };
+        let [bytes] = bytes;
+        self.send(bytes.get(sent..).unwrap_or_default())
     }
 
     /// Send and receive what goes without waiting. Whether there may be more

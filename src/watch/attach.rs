@@ -1,8 +1,9 @@
 //! A report on a QEMU that was not started by us, over the QMP socket it has.
 //!
 //! The socket is used as any client would, for questions only, and left
-//! again: QEMU and guest stay as they were. QEMU speaks to one client at a
-//! time, so one that is at it already keeps us out.
+//! again: QEMU and guest stay as they were. (Where its memory may not be read,
+//! QEMU is lent a file meanwhile.) QEMU speaks to one client at a time, so one
+//! that is at it already keeps us out.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -106,15 +107,16 @@ pub fn attach(target: &OsStr, options: &Options) -> Result<bool, Box<dyn fmt::Di
     let mut observer =
         connect(target, options).map_err(|error| -> Box<dyn fmt::Display> { Box::new(error) })?;
     observer.prepare();
-    if options.follow.is_some() {
+    observer.lend_file();
+    let done = if options.follow.is_some() {
         follow(&observer, options);
-        return Ok(true);
-    }
-    Ok(observer.answer(&Question {
-        subject: Subject::Log,
-        destination: Destination::Stdout,
-        for_all: None,
-    }))
+        true
+    } else {
+        let destination = Destination::Stdout;
+        observer.answer(&Question { subject: Subject::Log, destination, for_all: None })
+    };
+    observer.take_file_back();
+    Ok(done)
 }
 
 /// Show the log's records from the first on, and each as it is printed.

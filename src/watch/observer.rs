@@ -20,10 +20,11 @@ use super::press::Press;
 use super::question::{Question, Subject};
 use super::sources::{SharedSources, Sources};
 use crate::cli::{Options, Show};
-use crate::guest::live::{LiveMemory, Scratch};
+use crate::guest::live::{LiveMemory, Reader, Scratch};
 use crate::guest::{Memory, ReadError};
 use crate::monitor::Error::Silent;
-use crate::monitor::{Channel, CpuThread, Monitor, Shared, StdioUse};
+use crate::monitor::channel::scratch_file;
+use crate::monitor::{Channel, CpuThread, Lent, Monitor, Shared, StdioUse};
 use crate::report::{Report, Scope, Verdict};
 use crate::terminal::Destination;
 use crate::trace;
@@ -83,6 +84,8 @@ pub struct Observer {
     asked: Arc<AtomicBool>,
     /// The monitor is open: what comes from it is to be taken.
     listening: bool,
+    /// What a QEMU that we did not start was lent to save to.
+    lent: Option<Lent>,
 }
 
 impl Observer {
@@ -138,6 +141,7 @@ impl Observer {
             known: Known::default(),
             asked: Arc::default(),
             listening: true,
+            lent: None,
         }
     }
 
@@ -219,9 +223,42 @@ impl Observer {
         if let Ok(link) = &mut self.link {
             link.memory.begin(PATIENCE);
             let mapped = link.memory.refresh();
-            trace!("stdio {:?}, memory {mapped:?}", self.stdio);
+            let reader = link.memory.reader();
+            trace!("stdio {:?}, memory {mapped:?} by {reader:?}", self.stdio);
         }
         self.expect_question();
+    }
+
+    /// Lend a QEMU that we did not start, and whose memory we may not read, a
+    /// file to save it to: to have it printed takes a thousand times as long.
+    pub(super) fn lend_file(&mut self) {
+        let Ok(link) = &mut self.link else { return };
+        if !link.memory.is_prepared() || link.memory.reader() != Reader::Text {
+            return;
+        }
+        let lend = || {
+            let file = scratch_file()?;
+            let again = file.try_clone()?;
+            let deadline = Instant::now() + REPLY;
+            let lent = link.monitor.lock().lend(file.as_fd(), deadline);
+            lent.map(|lent| (lent, file, again)).map_err(io::Error::other)
+        };
+        match lend() {
+            Ok((lent, file, again)) => {
+                link.memory.save_to(Scratch::new(again, lent.number));
+                link.scratch = Some((file, lent.number));
+                self.lent = Some(lent);
+                trace!("QEMU was lent a file to save to");
+            }
+            Err(error) => trace!("QEMU takes no file to save to: {error}"),
+        }
+    }
+
+    /// Leave QEMU without what it was lent.
+    pub(super) fn take_file_back(&mut self) {
+        if let (Ok(link), Some(lent)) = (&self.link, self.lent.take()) {
+            let _ = link.monitor.lock().take_back(lent, Instant::now() + REPLY);
+        }
     }
 
     /// Have QEMU prepared for the next question as far as it can be.

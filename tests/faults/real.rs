@@ -160,6 +160,32 @@ fn memory_that_may_not_be_read_comes_by_the_monitor() {
     assert_eq!(run.terminate(), 0);
 }
 
+/// The same where it was not started by us, as where Yama guards it: it is
+/// lent a file, and in the end as it was. To be printed byte by byte, the
+/// memory that is looked through here would take a minute.
+#[test]
+fn a_qemu_attached_to_that_may_not_be_read_is_lent_a_file() {
+    let Some((mut run, place)) = untraceable() else { return };
+    run.ask_until("Linux version");
+    // Without its names, much of memory is to be seen.
+    std::fs::remove_file(place.path().join("vmlinux")).expect("it was there");
+    let files = || {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", run.qemu())).expect("it runs");
+        let links = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        links.filter(|link| link.to_string_lossy().contains("memfd:")).count()
+    };
+    let before = files();
+    let mut command = nobody(&place.path().join("qemu-logbuf"));
+    command.args(["--logbuf-attach=qmp", "--logbuf-debug=debug"]).current_dir(place.path());
+    let output = command.output().expect("it starts");
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(report.contains("Linux version"), "{report}{output:?}");
+    let debug = std::fs::read_to_string(place.path().join("debug")).expect("a trace");
+    assert!(debug.contains("QEMU was lent a file"), "{debug}");
+    assert_eq!(files(), before);
+    assert_eq!(run.terminate(), 0);
+}
+
 /// Neither the monitor nor its memory: one line says so, in time.
 #[test]
 fn a_stopped_qemu_that_may_not_be_read_is_said() {
@@ -186,7 +212,7 @@ fn untraceable() -> Option<(Run, tempfile::TempDir)> {
     let mode = |path: &std::path::Path, mode| {
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
     };
-    mode(place.path(), 0o755);
+    mode(place.path(), 0o777);
     let copy = |from: &std::path::Path, name: &str, bits| {
         let to = place.path().join(name);
         std::fs::copy(from, &to).expect("a copy");
@@ -197,11 +223,18 @@ fn untraceable() -> Option<(Run, tempfile::TempDir)> {
     let qemu = copy(&qemu, "qemu-system-ppc64", 0o711);
     let ours = copy(&launcher(), "qemu-logbuf", 0o755);
     let kernel = copy(&kernel, "vmlinux", 0o644);
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&ours);
+    let mut command = nobody(&ours);
     command.env("QEMU_LOGBUF_QEMU", &qemu).args(MACHINE).arg("-kernel").arg(kernel);
-    command.args(["-vga", "none", "-L"]).arg(share).stdout(Stdio::null());
+    command.args(["-vga", "none", "-qmp", "unix:qmp,server=on,wait=off", "-L"]).arg(share);
+    command.current_dir(place.path()).stdout(Stdio::null());
     Some((Run::start(command), place))
+}
+
+/// A program to be run as another user.
+fn nobody(program: &std::path::Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+    command
 }
 
 /// Whether this test may become somebody else.

@@ -6,9 +6,9 @@
 //! 1. [`Reader::Process`]: straight out of QEMU's own memory. It needs no
 //!    answer from QEMU, so it still works when QEMU is stuck.
 //! 2. [`Reader::Save`]: QEMU writes the bytes into a file without a name that
-//!    it inherited from us. For hosts that forbid the first.
+//!    it inherited from us, or was lent. For hosts that forbid the first.
 //! 3. [`Reader::Text`]: QEMU prints the bytes. Slow, but it needs neither
-//!    permission nor a file: QEMU in a chroot, or one that we did not start.
+//!    permission nor a file: QEMU in a chroot.
 //!
 //! The guest is never stopped and never written to; what is read is what was
 //! there at that moment, page by page. Nothing here knows what bytes mean.
@@ -63,7 +63,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// `file` is our handle of a memfd that QEMU inherited as descriptor
+    /// `file` is our handle of a memfd that QEMU has as descriptor
     /// `fd_in_qemu`; its contents are given up.
     #[must_use]
     pub fn new(file: File, fd_in_qemu: RawFd) -> Self {
@@ -137,6 +137,11 @@ impl LiveMemory {
         *lock(&self.patience) = patience;
         self.save_refused.store(false, Ordering::Relaxed);
         self.missed.store(false, Ordering::Relaxed);
+    }
+
+    /// Have QEMU save to this file from now on, where its memory can't be read.
+    pub fn save_to(&mut self, scratch: Scratch) {
+        self.scratch = Some(scratch);
     }
 
     /// Whether it is known where RAM is.
