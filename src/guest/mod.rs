@@ -108,8 +108,17 @@ impl<M: Memory + ?Sized> Memory for Box<M> {
 /// Whether `len` bytes at `real` lie within one of `ram`'s ranges.
 #[must_use]
 pub fn is_ram(ram: &[Range<u64>], real: u64, len: u64) -> bool {
-    real.checked_add(len)
-        .is_some_and(|end| ram.iter().any(|range| range.start <= real && end <= range.end))
+    real.checked_add(len).is_some_and(|end| {
+        let range = ram.get(ram.partition_point(|range| range.end < end));
+        range.is_some_and(|range| range.start <= real)
+    })
+}
+
+/// The one of `ram`'s ranges that holds `real`. A dump may have a million.
+#[must_use]
+pub fn ram_at(ram: &[Range<u64>], real: u64) -> Option<&Range<u64>> {
+    let range = ram.get(ram.partition_point(|range| range.end <= real));
+    range.filter(|range| range.start <= real)
 }
 
 /// Guest memory as one kernel sees it: by effective address, with its word

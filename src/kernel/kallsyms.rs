@@ -38,7 +38,7 @@ use super::resolve::{Nearest, Place as Placed, Resolve};
 use super::types::KernelTypes;
 use super::wanted::{Finds, Index, is_code};
 use crate::arch::{Arch, Bytes, Word};
-use crate::guest::{AddressRule, Memory, ReadError, is_ram};
+use crate::guest::{AddressRule, Memory, ReadError, is_ram, ram_at};
 
 /// How much memory is searched in one read, in bytes.
 const PIECE: usize = 1 << 20;
@@ -53,6 +53,29 @@ const PAGE_OFFSETS: [u32; 4] = [0xc000_0000, 0xb000_0000, 0x8000_0000, 0x7000_00
 
 /// The farthest a kernel's symbols lie from its base, in bytes.
 const REACH: u64 = 1 << 30;
+
+/// How much work a search may be, about in names looked at: what a guest
+/// holds may look like a table from many places. A stock kernel takes a
+/// hundredth of it, an `allyesconfig` a tenth.
+const MOST_WORK: usize = 1 << 26;
+
+/// What one look at what may be a token table costs of it: 32 KiB are read.
+const TOKENS_WORK: usize = 1 << 12;
+
+/// What is left of a search's work.
+struct Budget(usize);
+
+impl Budget {
+    fn take(&mut self, work: usize) -> Option<()> {
+        let left = self.0.checked_sub(work);
+        self.0 = left.unwrap_or(0);
+        left.map(|_| ())
+    }
+
+    const fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+}
 
 /// A kernel's own symbol table.
 #[derive(Clone)]
@@ -115,6 +138,7 @@ pub fn find(memory: &dyn Memory) -> Result<Option<Kallsyms>, ReadError> {
     let overlap = tokens::DIGITS.len() - 1;
     let mut buf = vec![0; PIECE + overlap];
     let mut tables = 0;
+    let mut budget = Budget(MOST_WORK);
     for range in memory.ram() {
         let mut at = range.start;
         while at < range.end {
@@ -122,14 +146,14 @@ pub fn find(memory: &dyn Memory) -> Result<Option<Kallsyms>, ReadError> {
             let piece = buf.get_mut(..left.min(PIECE + overlap)).unwrap_or_default();
             memory.read(at, piece)?;
             for digits in finder.find_iter(piece) {
+                if tables == MOST_TABLES || budget.take(TOKENS_WORK).is_none() {
+                    return Ok(None);
+                }
                 let Some(tokens) = Tokens::around(memory, at + digits as u64)? else { continue };
-                if let Some(found) = Kallsyms::at(memory, tokens)? {
+                if let Some(found) = Kallsyms::at(memory, tokens, &mut budget)? {
                     return Ok(Some(found));
                 }
                 tables += 1;
-                if tables == MOST_TABLES {
-                    return Ok(None);
-                }
             }
             at += PIECE as u64;
         }
@@ -168,7 +192,8 @@ impl Kallsyms {
     /// ascending order of addresses.
     pub fn each(&self, mut each: impl FnMut(u64, u8, &[u8])) {
         let mut n = 0;
-        self.names.each(|kind, name| {
+        // All are names: the table was gone through when it was found.
+        let _ = self.names.each(|kind, name| {
             if let Some(address) = self.addresses.get(n, self.names.arch) {
                 each(address, kind, name);
             }
@@ -221,17 +246,23 @@ impl Kallsyms {
     }
 
     /// The kallsyms whose token table this is.
-    fn at(memory: &dyn Memory, tokens: Tokens) -> Result<Option<Self>, ReadError> {
+    fn at(
+        memory: &dyn Memory,
+        tokens: Tokens,
+        budget: &mut Budget,
+    ) -> Result<Option<Self>, ReadError> {
         for word in [Word::W64, Word::W32] {
             let arch = Arch { word, endian: tokens.endian };
-            let Some((names, place)) = Compressed::before(memory, &tokens, arch)? else { continue };
+            let found = Compressed::before(memory, &tokens, arch, budget)?;
+            let Some((names, place)) = found else { continue };
             if names.word.is_some_and(|told| told != word) {
                 continue;
             }
             for rule in rules(word) {
                 for addresses in candidates(memory, &tokens, &names, &place, rule) {
-                    if let Some(found) = Self::checked(memory, &names, addresses, rule, &tokens) {
-                        return Ok(Some(found));
+                    let found = Self::checked(memory, &names, addresses, rule, &tokens, budget);
+                    if found.is_some() {
+                        return Ok(found);
                     }
                 }
             }
@@ -246,9 +277,11 @@ impl Kallsyms {
         addresses: Addresses,
         rule: AddressRule,
         tokens: &Tokens,
+        budget: &mut Budget,
     ) -> Option<Self> {
         let arch = names.arch;
         let base = Self::base_by(names, &addresses, rule)?;
+        budget.take(names.count)?;
         let mut previous = 0;
         let mut within = 0;
         for n in 0..names.count {
@@ -397,7 +430,7 @@ const fn loose(word: Word) -> u64 {
 
 /// The banner at a real address, `None` where there is none.
 fn banner_at(memory: &dyn Memory, real: u64) -> Option<Vec<u8>> {
-    let end = memory.ram().iter().find(|range| range.contains(&real))?.end;
+    let end = ram_at(memory.ram(), real)?.end;
     let mut bytes = vec![0; usize::try_from(end - real).ok()?.min(banner::LONGEST)];
     memory.read(real, &mut bytes).ok()?;
     banner::starting(&bytes).map(<[u8]>::to_vec)

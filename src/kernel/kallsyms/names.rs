@@ -19,9 +19,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::tokens::Tokens;
-use super::{Place, loose};
+use super::{Budget, Place, loose};
 use crate::arch::{Arch, Bytes, Word};
-use crate::guest::{Memory, ReadError};
+use crate::guest::{Memory, ReadError, ram_at};
 
 /// How much before the token table is looked at, in bytes: first what does
 /// for every stock kernel, then what does for an `allyesconfig`.
@@ -32,6 +32,14 @@ const STEP: std::ops::RangeInclusive<u64> = 512..=1 << 17;
 
 /// How many runs of numbers are looked at more closely.
 const MOST_RUNS: usize = 1000;
+
+/// The longest name with its type letter, in bytes: `KSYM_NAME_LEN` is 128,
+/// since 6.1 512, and scripts/kallsyms.c leaves out what reaches it.
+const LONGEST: usize = 512;
+
+/// How many bytes a byte of the table stands for on average, at most. Real
+/// tables have less than 3; each token may be longer.
+const RATIO: usize = 16;
 
 /// The names of a kernel's symbols, compressed.
 #[derive(Clone)]
@@ -58,10 +66,9 @@ impl Compressed {
         memory: &dyn Memory,
         tokens: &Tokens,
         arch: Arch,
+        budget: &mut Budget,
     ) -> Result<Option<(Self, Place)>, ReadError> {
-        let Some(ram) = memory.ram().iter().find(|range| range.contains(&tokens.real)) else {
-            return Ok(None);
-        };
+        let Some(ram) = ram_at(memory.ram(), tokens.real) else { return Ok(None) };
         let mut seen = 0;
         for length in BEFORE {
             let start = tokens.real.saturating_sub(length).max(ram.start).next_multiple_of(8);
@@ -73,38 +80,40 @@ impl Compressed {
             let mut bytes = vec![0; length as usize];
             memory.read(start, &mut bytes)?;
             let region = Region { bytes: Bytes::new(&bytes, arch) };
-            if let Some((at, names)) = region.names(tokens) {
+            if let Some((at, names)) = region.names(tokens, budget) {
                 return Ok(Some((names, Place { count: start + at as u64 })));
             }
         }
         Ok(None)
     }
 
-    /// Every name: its type letter and the rest.
-    pub(super) fn each(&self, mut each: impl FnMut(u8, &[u8])) {
-        let mut name = Vec::with_capacity(512);
-        let mut at = 0;
+    /// Every name: its type letter and the rest. `None` where one is no name.
+    pub(super) fn each(&self, mut each: impl FnMut(u8, &[u8])) -> Option<()> {
+        let mut name = Vec::with_capacity(LONGEST);
+        let (mut at, mut left) = (0, self.bytes.len().saturating_mul(RATIO));
         for _ in 0..self.count {
-            let Some((tokens, next)) = one(&self.bytes, at) else { return };
-            self.unpack(tokens, &mut name);
+            let (tokens, next) = one(&self.bytes, at)?;
+            self.unpack(tokens, &mut name)?;
+            left = left.checked_sub(name.len())?;
             let (kind, rest) = name.split_first().map_or((b'?', &[][..]), |(k, rest)| (*k, rest));
             each(kind, rest);
             at = next;
         }
+        Some(())
     }
 
     /// The names with these numbers.
     pub(super) fn pick(&self, numbers: BTreeSet<usize>) -> BTreeMap<usize, (u8, Vec<u8>)> {
         let mut picked = BTreeMap::new();
-        let mut name = Vec::with_capacity(512);
+        let mut name = Vec::with_capacity(LONGEST);
         let (mut at, mut n) = (0, 0);
         for wanted in numbers {
             while let Some((tokens, next)) = one(&self.bytes, at).filter(|_| n <= wanted) {
-                if n == wanted {
-                    self.unpack(tokens, &mut name);
-                    if let Some((kind, rest)) = name.split_first() {
-                        picked.insert(n, (*kind, rest.to_vec()));
-                    }
+                if n == wanted
+                    && self.unpack(tokens, &mut name).is_some()
+                    && let Some((kind, rest)) = name.split_first()
+                {
+                    picked.insert(n, (*kind, rest.to_vec()));
                 }
                 at = next;
                 n += 1;
@@ -113,17 +122,23 @@ impl Compressed {
         picked
     }
 
-    fn unpack(&self, tokens: &[u8], name: &mut Vec<u8>) {
+    /// Spell a name out; `None` where it is longer than any.
+    fn unpack(&self, tokens: &[u8], name: &mut Vec<u8>) -> Option<()> {
         name.clear();
         for token in tokens {
             let bounds = self.bounds.get(usize::from(*token));
             let (start, end) = bounds.copied().unwrap_or_default();
-            name.extend(self.tokens.get(start.into()..end.into()).unwrap_or_default());
+            let part = self.tokens.get(start.into()..end.into()).unwrap_or_default();
+            if part.len() > LONGEST - name.len() {
+                return None;
+            }
+            name.extend(part);
         }
+        Some(())
     }
 
-    /// Note the symbols by which a table is checked.
-    fn find_marks(&mut self) {
+    /// Note the symbols by which a table is checked; `None` where it is none.
+    fn find_marks(&mut self) -> Option<()> {
         let (mut text, mut stext, mut banner, mut word, mut n) = (None, None, None, None, 0);
         self.each(|_, name| {
             match name {
@@ -136,10 +151,11 @@ impl Compressed {
                 _ => {}
             }
             n += 1;
-        });
+        })?;
         self.base = text.or(stext);
         self.banner = banner;
         self.word = word;
+        Some(())
     }
 }
 
@@ -170,14 +186,17 @@ struct Run {
 
 impl Region<'_> {
     /// The names, and the offset of their number.
-    fn names(&self, tokens: &Tokens) -> Option<(usize, Compressed)> {
-        self.runs().take(MOST_RUNS).find_map(|run| {
+    fn names(&self, tokens: &Tokens, budget: &mut Budget) -> Option<(usize, Compressed)> {
+        for run in self.runs().take(MOST_RUNS) {
             // A number behind the markers may happen to continue them.
-            [run.count, run.count - 1].into_iter().find_map(|count| {
-                let run = Run { count, ..run };
-                self.names_of(&run, tokens)
-            })
-        })
+            for count in [run.count, run.count - 1] {
+                let found = self.names_of(&Run { count, ..run }, tokens, budget);
+                if found.is_some() || budget.is_spent() {
+                    return found;
+                }
+            }
+        }
+        None
     }
 
     /// Runs of ascending numbers from 0, the last in memory first.
@@ -218,22 +237,32 @@ impl Region<'_> {
     }
 
     /// The names that have these markers.
-    fn names_of(&self, markers: &Run, tokens: &Tokens) -> Option<(usize, Compressed)> {
+    fn names_of(
+        &self,
+        markers: &Run,
+        tokens: &Tokens,
+        budget: &mut Budget,
+    ) -> Option<(usize, Compressed)> {
         let last = markers.count.checked_sub(1).filter(|last| *last > 0)?;
         let last = self.number(markers.start + last * markers.width, markers.width)?;
         let highest = markers.start.checked_sub(usize::try_from(last).ok()?)? / 4 * 4;
         let lowest = highest.saturating_sub(*STEP.end() as usize);
-        (lowest..=highest).rev().step_by(4).find_map(|start| {
-            let (count_at, count) = self.count_before(start, markers.count)?;
-            let length = self.walk(start, count, markers)?;
+        for start in (lowest..=highest).rev().step_by(4) {
+            budget.take(1)?;
+            let Some((count_at, count)) = self.count_before(start, markers.count) else { continue };
+            let Some(length) = self.walk(start, count, markers, budget) else { continue };
             let bytes = self.bytes.slice(start, length)?.to_vec();
             let (tokens, bounds) = tokens.flat();
             let arch = self.bytes.arch();
             let (base, banner, word) = (None, None, None);
             let mut names = Compressed { arch, count, base, banner, word, bytes, tokens, bounds };
-            names.find_marks();
-            Some((count_at, names))
-        })
+            // Spelling out takes a few bytes for each name that is one.
+            budget.take(length / 4)?;
+            if names.find_marks().is_some() {
+                return Some((count_at, names));
+            }
+        }
+        None
     }
 
     /// The number of symbols before names that begin at `start`, and where it
@@ -266,11 +295,18 @@ impl Region<'_> {
 
     /// The length in bytes of `count` names from `start`, if they meet every
     /// marker and end before the markers.
-    fn walk(&self, start: usize, count: usize, markers: &Run) -> Option<usize> {
+    fn walk(
+        &self,
+        start: usize,
+        count: usize,
+        markers: &Run,
+        budget: &mut Budget,
+    ) -> Option<usize> {
         let names = self.bytes.data().get(start..markers.start)?;
         let mut at = 0;
         for n in 0..count {
             if n % 256 == 0 {
+                budget.take(256)?;
                 let marker = self.number(markers.start + n / 256 * markers.width, markers.width)?;
                 if marker != at as u64 {
                     return None;

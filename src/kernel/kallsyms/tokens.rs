@@ -9,7 +9,7 @@
 //! strings, which also tells the byte order.
 
 use crate::arch::{Arch, Bytes, Endian, Word};
-use crate::guest::{Memory, ReadError, is_ram};
+use crate::guest::{Memory, ReadError, is_ram, ram_at};
 
 /// The tokens 0x30 to 0x39.
 pub(super) const DIGITS: &[u8] = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\0";
@@ -39,9 +39,7 @@ pub(super) struct Tokens {
 impl Tokens {
     /// The table that has its [`DIGITS`] at a real address.
     pub(super) fn around(memory: &dyn Memory, digits: u64) -> Result<Option<Self>, ReadError> {
-        let Some(ram) = memory.ram().iter().find(|range| range.contains(&digits)) else {
-            return Ok(None);
-        };
+        let Some(ram) = ram_at(memory.ram(), digits) else { return Ok(None) };
         let start = digits.saturating_sub(AROUND).max(ram.start);
         let end = digits.saturating_add(AROUND).min(ram.end);
         debug_assert!(is_ram(memory.ram(), start, end - start));

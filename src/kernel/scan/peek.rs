@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::arch::{Arch, Bytes, Endian, Word};
-use crate::guest::{Memory, ReadError};
+use crate::guest::{Memory, ReadError, ram_at};
 
 const BLOCK: u64 = 64 << 10;
 const KEPT: usize = 8;
@@ -38,7 +38,7 @@ impl<'a> Peek<'a> {
 
     /// The RAM range that holds `real`.
     pub(super) fn range(&self, real: u64) -> Option<&'a Range<u64>> {
-        self.ram().iter().find(|range| range.contains(&real))
+        ram_at(self.ram(), real)
     }
 
     /// Fill `buf` from `real`; false where that is not RAM.
