@@ -24,6 +24,11 @@ const LARGEST: u64 = 24 << 20;
 /// structures.
 const DEEPEST: usize = 16;
 
+/// How many members are looked at for one field. Those of the ring have a
+/// few dozen; structures without names that hold each other would make it
+/// more at every level.
+const MOST_MEMBERS: usize = 1 << 12;
+
 /// The kinds that matter (`BTF_KIND_*`).
 mod kind {
     pub const INT: u32 = 1;
@@ -108,9 +113,10 @@ impl<'a> Btf<'a> {
         })
     }
 
-    fn name(&self, at: u32) -> &'a [u8] {
+    /// Whether the string at `at` is that one; looks at no more of it.
+    fn is_named(&self, at: u32, name: &[u8]) -> bool {
         let rest = self.strings.get(at as usize..).unwrap_or_default();
-        rest.split(|byte| *byte == 0).next().unwrap_or_default()
+        rest.strip_prefix(name).is_some_and(|rest| rest.first().is_none_or(|byte| *byte == 0))
     }
 
     /// The type of that number, without what only qualifies it.
@@ -132,7 +138,7 @@ impl<'a> Btf<'a> {
     fn structure(&self, name: &str) -> Option<Type> {
         let all = self.starts.iter().filter_map(|at| self.read(*at as usize));
         all.filter(|found| found.kind == kind::STRUCT)
-            .find(|found| self.name(found.name) == name.as_bytes())
+            .find(|found| self.is_named(found.name, name.as_bytes()))
     }
 
     /// Bytes of a type.
@@ -156,16 +162,25 @@ impl<'a> Btf<'a> {
     }
 
     /// A member of a structure, also of one without a name within it: its
-    /// first bit, its number of bits, and its type.
-    fn member(&self, of: &Type, name: &str, depth: usize) -> Option<(usize, usize, Type)> {
+    /// first bit, its number of bits, and its type. `left` is how many may
+    /// still be looked at.
+    fn member(
+        &self,
+        of: &Type,
+        name: &str,
+        depth: usize,
+        left: &mut usize,
+    ) -> Option<(usize, usize, Type)> {
         let depth = depth.checked_sub(1)?;
         if of.kind != kind::STRUCT && of.kind != kind::UNION {
             return None;
         }
         (0..of.count).find_map(|nth| {
+            *left = left.checked_sub(1)?;
             let at = of.at + 12 + 12 * nth;
-            let own = self.name(self.types.u32(at)?);
-            if !own.is_empty() && own != name.as_bytes() {
+            let own = self.types.u32(at)?;
+            let unnamed = self.is_named(own, b"");
+            if !unnamed && !self.is_named(own, name.as_bytes()) {
                 return None;
             }
             let found = self.resolve(self.types.u32(at + 4)?)?;
@@ -174,8 +189,8 @@ impl<'a> Btf<'a> {
                 true => ((place & 0xff_ffff) as usize, (place >> 24) as usize),
                 false => (place as usize, 0),
             };
-            if own.is_empty() {
-                let (inner, bits, found) = self.member(&found, name, depth)?;
+            if unnamed {
+                let (inner, bits, found) = self.member(&found, name, depth, left)?;
                 return Some((bit + inner, bits, found));
             }
             let bits = match bits {
@@ -209,8 +224,9 @@ impl Types for Btf<'_> {
     fn field(&self, structure: &str, path: &str) -> Option<(usize, usize)> {
         let mut within = self.structure(structure)?;
         let (mut at, mut bits) = (0_usize, 0);
+        let mut left = MOST_MEMBERS;
         for name in path.split('.') {
-            let (bit, own, found) = self.member(&within, name, DEEPEST)?;
+            let (bit, own, found) = self.member(&within, name, DEEPEST, &mut left)?;
             at = at.checked_add(bit)?;
             (bits, within) = (own, found);
         }
@@ -243,6 +259,22 @@ mod tests {
             let layout = RingLayout::from_types(&btf, arch, LayoutSource::FileBtf);
             assert!(layout.is_some_and(|layout| layout.is_known(arch.word)), "{layout:?}");
         }
+    }
+
+    #[test]
+    fn structures_that_hold_each_other_end() {
+        let number = |n: u32| n.to_le_bytes();
+        let strings = b"\0prb_data_block\0";
+        // Itself, four times, without a name.
+        let members = [number(0), number(1), number(0)].concat().repeat(4);
+        let types = [&[number(1), number(4 << 24 | 4), number(16)].concat()[..], &members].concat();
+        let (len, strings_len) = (types.len() as u32, strings.len() as u32);
+        let head = [24, 0, len, len, strings_len].map(number).concat();
+        let bytes = [&[0x9f, 0xeb, 1, 0][..], &head, &types, strings].concat();
+        let btf = Btf::parse(&bytes, Arch::PPC64LE).expect("BTF");
+        let begun = std::time::Instant::now();
+        assert_eq!(btf.field("prb_data_block", "id"), None);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
     }
 
     proptest::proptest! {
