@@ -52,11 +52,23 @@ const PRINTK_C: &[u8] = b"printk.c";
 /// Larger than any kernel's `.shstrtab`, in bytes.
 const MOST_SECTION_NAMES: u64 = 1 << 20;
 
+/// How much of a section's name is kept, in bytes: no wanted one is longer,
+/// and all of a table's may be one name.
+const SECTION_NAME: usize = 64;
+
+/// How many bytes of notes are looked at together: a kernel has some
+/// hundreds, and what is looked at stays in memory.
+const MOST_NOTES: u64 = 1 << 20;
+
 /// More symbols with wanted names than any kernel has.
 const MOST_FOUND: usize = 1 << 12;
 
 /// More symbols than any kernel has (an `allyesconfig` has about a million).
-const MOST_SYMBOLS: u64 = 1 << 24;
+const MOST_SYMBOLS: u64 = 1 << 22;
+
+/// More bytes of their names than any kernel has; the symbols are gone
+/// through once for each [`STRINGS`] of them.
+const MOST_STRINGS: u64 = 128 << 20;
 
 /// A section that lies in the file.
 #[derive(Clone, Debug)]
@@ -302,6 +314,7 @@ impl Elf {
         if sections.max(segments) as usize > MOST_HEADERS {
             return Err(SourceError::Malformed("too many ELF headers"));
         }
+        let mut notes_left = MOST_NOTES;
         for segment in header.program_headers(endian, &cache).map_err(malformed)? {
             if segment.p_type(endian) == elf::PT_LOAD {
                 self.segments.push(Segment {
@@ -310,7 +323,10 @@ impl Elf {
                     size: segment.p_filesz(endian).into(),
                 });
             }
-            if self.build_id.is_none() {
+            if self.build_id.is_none()
+                && segment.p_type(endian) == elf::PT_NOTE
+                && take(&mut notes_left, segment.p_filesz(endian).into())
+            {
                 let notes = segment.notes(endian, &cache).ok().flatten();
                 self.build_id = notes.and_then(|notes| build_id(notes, endian));
             }
@@ -324,6 +340,7 @@ impl Elf {
         });
         for section in sections {
             let name = names.unwrap_or_default().get(section.sh_name(endian) as usize..);
+            let name = name.map(|name| name.get(..SECTION_NAME).unwrap_or(name));
             let name = name.and_then(|name| name.split(|byte| *byte == 0).next());
             let kind = section.sh_type(endian);
             let size = if kind == elf::SHT_NOBITS { 0 } else { section.sh_size(endian).into() };
@@ -336,7 +353,7 @@ impl Elf {
                 flags: section.sh_flags(endian),
                 link: section.sh_link(endian) as usize,
             });
-            if self.build_id.is_none() {
+            if self.build_id.is_none() && kind == elf::SHT_NOTE && take(&mut notes_left, size) {
                 let notes = section.notes(endian, &cache).ok().flatten();
                 self.build_id = notes.and_then(|notes| build_id(notes, endian));
             }
@@ -350,7 +367,7 @@ impl Elf {
         let Some(symtab) = found else { return Ok(None) };
         let strtab = self.sections.get(symtab.link).filter(|table| table.kind == elf::SHT_STRTAB);
         let strtab = strtab.ok_or(SourceError::Malformed("no string table for its symbols"))?;
-        if symtab.size / self.symbol_size() as u64 > MOST_SYMBOLS {
+        if symtab.size / self.symbol_size() as u64 > MOST_SYMBOLS || strtab.size > MOST_STRINGS {
             return Err(SourceError::Malformed("more symbols than any kernel has"));
         }
         Ok(Some((symtab, strtab)))
@@ -495,6 +512,17 @@ impl Resolve for Elf {
         nearest.settle(Some(self.arch), |(name, global)| {
             Ok(self.string(strtab, *name)?.map(|name| (*global, name)))
         })
+    }
+}
+
+/// Take `size` of what is left, if it is that much.
+const fn take(left: &mut u64, size: u64) -> bool {
+    match left.checked_sub(size) {
+        Some(rest) => {
+            *left = rest;
+            true
+        }
+        None => false,
     }
 }
 

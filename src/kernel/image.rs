@@ -29,6 +29,16 @@ const DEEPEST: u32 = 4;
 /// How many places that look packed are tried where no header says which is.
 const MOST_PLACES: usize = 64;
 
+/// How many bytes are unpacked in all: of a kernel that is, the layers; each
+/// of the places may hold as much as the largest, and again such places.
+const MOST_UNPACKED: usize = 2 * LARGEST;
+
+/// What is left of both, of all layers together.
+struct Left {
+    places: usize,
+    unpacked: usize,
+}
+
 /// A kernel out of a file, unpacked as far as that was needed.
 #[derive(Clone, Debug)]
 pub enum Kernel {
@@ -45,7 +55,8 @@ impl Kernel {
     /// [`SourceError::Unknown`] where no kernel is found in it, else as
     /// unpacking or reading fails.
     pub fn open(input: Input, path: PathBuf) -> Result<Self, SourceError> {
-        Self::within(input, &path, DEEPEST)
+        let mut left = Left { places: MOST_PLACES, unpacked: MOST_UNPACKED };
+        Self::within(input, &path, DEEPEST, &mut left)
     }
 
     /// The GNU build id, where it has one.
@@ -118,30 +129,40 @@ impl Kernel {
         }
     }
 
-    fn within(input: Input, path: &PathBuf, depth: u32) -> Result<Self, SourceError> {
+    fn within(
+        input: Input,
+        path: &PathBuf,
+        depth: u32,
+        left: &mut Left,
+    ) -> Result<Self, SourceError> {
         let depth = depth.checked_sub(1).ok_or(SourceError::Unknown)?;
         let mut head = [0; 64];
         let got = input.read_at(0, &mut head)?;
         let head = head.get(..got).unwrap_or_default();
         if head.starts_with(b"\x7fELF") {
-            return Self::within_elf(Elf::parse(input, path.clone())?, path, depth);
+            return Self::within_elf(Elf::parse(input, path.clone())?, path, depth, left);
         }
         if let Some(payload) = uimage(&input, head)? {
-            return Self::part(&input, payload, path, depth);
+            return Self::part(&input, payload, path, depth, left);
         }
         if Packing::of(head).is_some() {
-            return Self::part(&input, 0..input.len(), path, depth);
+            return Self::part(&input, 0..input.len(), path, depth, left);
         }
-        Self::within_bytes(input, path, depth)
+        Self::within_bytes(input, path, depth, left)
     }
 
-    fn within_elf(elf: Elf, path: &PathBuf, depth: u32) -> Result<Self, SourceError> {
+    fn within_elf(
+        elf: Elf,
+        path: &PathBuf,
+        depth: u32,
+        left: &mut Left,
+    ) -> Result<Self, SourceError> {
         // The sections that arch/powerpc/boot/wrapper makes, the second for
         // the PlayStation 3.
         let names: [&[u8]; 2] = [b".kernel:vmlinux.strip", b".kernel:vmlinux.bin"];
         if let Some(section) = names.iter().find_map(|name| elf.section(name)) {
             let end = section.offset.saturating_add(section.size);
-            return Self::part(elf.input(), section.offset..end, path, depth);
+            return Self::part(elf.input(), section.offset..end, path, depth, left);
         }
         let is_kernel = match elf.names() {
             Ok(_) => true,
@@ -152,7 +173,7 @@ impl Kernel {
         if is_kernel {
             return Ok(Self::Elf(Box::new(elf)));
         }
-        Self::within_bytes(elf.input().clone(), path, depth)
+        Self::within_bytes(elf.input().clone(), path, depth, left)
     }
 
     /// The kernel in a part of a file, which may be packed.
@@ -161,24 +182,32 @@ impl Kernel {
         part: Range<u64>,
         path: &PathBuf,
         depth: u32,
+        left: &mut Left,
     ) -> Result<Self, SourceError> {
         let mut head = [0; 8];
         let got = input.read_at(part.start, &mut head)?;
         let stream = input.stream(part.start, part.end.saturating_sub(part.start));
-        let bytes = match Packing::of(head.get(..got).unwrap_or_default()) {
-            Some(packing) => packing.unpack(stream)?,
+        let most = LARGEST.min(left.unpacked);
+        let mut bytes = Vec::new();
+        let done = match Packing::of(head.get(..got).unwrap_or_default()) {
+            Some(packing) => packing.unpack_into(stream, most, &mut bytes),
             None => {
                 use std::io::Read as _;
-                let mut bytes = Vec::new();
-                stream.take(LARGEST as u64).read_to_end(&mut bytes)?;
-                bytes
+                stream.take(most as u64).read_to_end(&mut bytes).map(|_| ()).map_err(Into::into)
             }
         };
-        Self::within(Input::Bytes(Arc::new(bytes)), path, depth)
+        left.unpacked = left.unpacked.saturating_sub(bytes.len());
+        done?;
+        Self::within(Input::Bytes(Arc::new(bytes)), path, depth, left)
     }
 
     /// Bytes without a header: a bare kernel, or a program that unpacks one.
-    fn within_bytes(input: Input, path: &PathBuf, depth: u32) -> Result<Self, SourceError> {
+    fn within_bytes(
+        input: Input,
+        path: &PathBuf,
+        depth: u32,
+        left: &mut Left,
+    ) -> Result<Self, SourceError> {
         if input.len() > LARGEST as u64 {
             return Err(SourceError::Unknown);
         }
@@ -197,11 +226,17 @@ impl Kernel {
         let elf = memchr::memmem::find_iter(&bytes, b"\x7fELF").filter(|place| *place > 0);
         let mut places: Vec<_> = Packing::places(&bytes).chain(elf).collect();
         places.sort_unstable();
-        places
-            .into_iter()
-            .take(MOST_PLACES)
-            .find_map(|place| Self::part(&input, place as u64..input.len(), path, depth).ok())
-            .ok_or(SourceError::Unknown)
+        for place in places {
+            if left.places == 0 || left.unpacked == 0 {
+                break;
+            }
+            left.places -= 1;
+            let found = Self::part(&input, place as u64..input.len(), path, depth, left);
+            if found.is_ok() {
+                return found;
+            }
+        }
+        Err(SourceError::Unknown)
     }
 }
 
@@ -288,11 +323,10 @@ fn rule(elf: &Elf) -> AddressRule {
 impl Memory for Loaded<'_> {
     fn read(&self, real: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         let len = buf.len() as u64;
-        let part = self.ram.iter().zip(&self.offsets).find(|(range, _)| range.contains(&real));
+        let at = self.ram.partition_point(|range| range.end <= real);
+        let part = self.ram.get(at).zip(self.offsets.get(at));
+        let part = part.filter(|(range, _)| range.start <= real && range.end - real >= len);
         let (range, offset) = part.ok_or(ReadError::NotRam { address: real, len })?;
-        if range.end - real < len {
-            return Err(ReadError::NotRam { address: real, len });
-        }
         Ok(self.elf.input().read_exact_at(offset + (real - range.start), buf)?)
     }
 
@@ -383,6 +417,21 @@ mod tests {
         let bare = [kernel.text.clone(), kernel.rodata.clone(), table].concat();
         check(bare.clone(), "vmlinux.bin");
         check(uimage(&gzip(&bare), 2, 1), "uImage of vmlinux.bin");
+    }
+
+    #[test]
+    fn places_within_places_end() {
+        // Each place of the outer layer holds as many again, and so on: told
+        // apart by a byte, lest they pack to the same.
+        let mut inner = vec![0; 16 << 20];
+        for _ in 0..3 {
+            let packed: Vec<u8> =
+                (1..9).flat_map(|n| gzip(&[&[n; 9][..], &inner].concat())).collect();
+            inner = [vec![0x48; 64], packed].concat();
+        }
+        let begun = std::time::Instant::now();
+        assert!(matches!(names(inner), Err(SourceError::Unknown)));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -72,24 +72,33 @@ impl Packing {
     /// where there is no way to unpack it here, else as the bytes are damaged
     /// or reading fails.
     pub fn unpack(self, packed: impl Read) -> Result<Vec<u8>, SourceError> {
-        self.unpack_within(packed, LARGEST)
+        let mut out = Vec::new();
+        self.unpack_into(packed, LARGEST, &mut out).map(|()| out)
     }
 
-    fn unpack_within(self, packed: impl Read, largest: usize) -> Result<Vec<u8>, SourceError> {
+    /// The same into `out`, which is empty, and at most `largest` bytes; what
+    /// was unpacked before an error is there too.
+    pub(super) fn unpack_into(
+        self,
+        packed: impl Read,
+        largest: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SourceError> {
         let mut packed = io::BufReader::with_capacity(1 << 16, packed);
         match self {
-            Self::Gzip => bounded(flate2::bufread::GzDecoder::new(packed), largest),
-            Self::Xz => xz(&mut packed, largest),
+            Self::Gzip => bounded(flate2::bufread::GzDecoder::new(packed), largest, out),
+            Self::Xz => xz(&mut packed, largest, out),
             Self::Lzma => {
-                bounded(LzmaReader::new_mem_limit(packed, DICTIONARY_KIB, None)?, largest)
+                bounded(LzmaReader::new_mem_limit(packed, DICTIONARY_KIB, None)?, largest, out)
             }
             Self::Lz4 if packed.fill_buf()?.starts_with(LZ4_LEGACY) => {
-                lz4_legacy(&mut packed, largest)
+                lz4_legacy(&mut packed, largest, out)
             }
-            Self::Lz4 => bounded(lz4_flex::frame::FrameDecoder::new(packed), largest),
+            Self::Lz4 => bounded(lz4_flex::frame::FrameDecoder::new(packed), largest, out),
             Self::Zstd => {
                 let decoder = ruzstd::decoding::StreamingDecoder::new(packed);
-                bounded(decoder.map_err(|_| SourceError::Malformed("its zstd frame"))?, largest)
+                let decoder = decoder.map_err(|_| SourceError::Malformed("its zstd frame"))?;
+                bounded(decoder, largest, out)
             }
             Self::Bzip2 => Err(SourceError::Packing("bzip2")),
             Self::Lzo => Err(SourceError::Packing("lzo")),
@@ -97,10 +106,9 @@ impl Packing {
     }
 }
 
-fn bounded(unpacked: impl Read, largest: usize) -> Result<Vec<u8>, SourceError> {
-    let mut bytes = Vec::new();
-    unpacked.take(largest as u64 + 1).read_to_end(&mut bytes).map_err(damaged)?;
-    if bytes.len() > largest { Err(SourceError::TooLarge) } else { Ok(bytes) }
+fn bounded(unpacked: impl Read, largest: usize, out: &mut Vec<u8>) -> Result<(), SourceError> {
+    unpacked.take(largest as u64 + 1).read_to_end(out).map_err(damaged)?;
+    if out.len() > largest { Err(SourceError::TooLarge) } else { Ok(()) }
 }
 
 fn damaged(error: io::Error) -> SourceError {
@@ -116,20 +124,23 @@ fn damaged(error: io::Error) -> SourceError {
 /// after its packed size. The end is the end of the file, but a kernel's
 /// build appends the unpacked size (`size_append` of scripts/Makefile.lib):
 /// one more number, which no block follows. `lz4_flex` takes it for one.
-fn lz4_legacy(packed: &mut impl BufRead, largest: usize) -> Result<Vec<u8>, SourceError> {
+fn lz4_legacy(
+    packed: &mut impl BufRead,
+    largest: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), SourceError> {
     const BLOCK: usize = 8 << 20;
     let malformed = SourceError::Malformed("its lz4 blocks");
-    let mut out = Vec::new();
     let mut block = Vec::new();
     let mut unpacked = vec![0; BLOCK];
     skip(packed, LZ4_LEGACY.len() as u64)?;
     loop {
         let mut size = Vec::new();
         packed.take(4).read_to_end(&mut size)?;
-        let Ok(size) = <[u8; 4]>::try_from(size) else { return Ok(out) };
+        let Ok(size) = <[u8; 4]>::try_from(size) else { return Ok(()) };
         let size = u64::from(u32::from_le_bytes(size));
         if size > BLOCK as u64 * 2 || packed.fill_buf()?.is_empty() {
-            return if out.is_empty() { Err(malformed) } else { Ok(out) };
+            return if out.is_empty() { Err(malformed) } else { Ok(()) };
         }
         block.clear();
         packed.take(size).read_to_end(&mut block)?;
@@ -149,7 +160,7 @@ const XZ: SourceError = SourceError::Malformed("its xz container");
 /// and blocks of LZMA2, of which a large kernel has several since xz 5.6
 /// packs with several threads. Checksums are not verified: a kernel whose
 /// banner equals the guest's is good enough.
-fn xz(packed: &mut impl Read, largest: usize) -> Result<Vec<u8>, SourceError> {
+fn xz(packed: &mut impl Read, largest: usize, out: &mut Vec<u8>) -> Result<(), SourceError> {
     let mut header = [0; 12];
     packed.read_exact(&mut header)?;
     let check = match header {
@@ -164,15 +175,14 @@ fn xz(packed: &mut impl Read, largest: usize) -> Result<Vec<u8>, SourceError> {
         },
         _ => return Err(XZ),
     };
-    let mut out = Vec::new();
     while let Some(filters) = block_header(packed)? {
         let mut counted = Counted { inner: &mut *packed, count: 0 };
         let lzma2 =
             Lzma2Reader::new_mem_limit(&mut counted, filters.dictionary, DICTIONARY_KIB, None)?;
         let room = (largest + 1 - out.len()) as u64;
         match filters.power {
-            true => BcjReader::new_ppc(lzma2, 0).take(room).read_to_end(&mut out),
-            false => lzma2.take(room).read_to_end(&mut out),
+            true => BcjReader::new_ppc(lzma2, 0).take(room).read_to_end(out),
+            false => lzma2.take(room).read_to_end(out),
         }
         .map_err(damaged)?;
         if out.len() > largest {
@@ -181,7 +191,7 @@ fn xz(packed: &mut impl Read, largest: usize) -> Result<Vec<u8>, SourceError> {
         let padding = counted.count.next_multiple_of(4) - counted.count;
         skip(packed, padding + check)?;
     }
-    Ok(out)
+    Ok(())
 }
 
 struct Filters {
@@ -305,7 +315,8 @@ mod tests {
             packed.extend(b"size");
             let unpacked = packing.unpack(packed.as_slice());
             assert!(unpacked.is_ok_and(|bytes| bytes == sample()), "{tool} {args:?}");
-            let short = packing.unpack_within(packed.as_slice(), sample().len() - 1);
+            let most = sample().len() - 1;
+            let short = packing.unpack_into(packed.as_slice(), most, &mut Vec::new());
             assert!(matches!(short, Err(SourceError::TooLarge)), "{tool} {args:?}");
             for length in (0..packed.len().min(2000)).step_by(97) {
                 let _ = packing.unpack(packed.get(..length).unwrap_or_default());
