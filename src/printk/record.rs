@@ -53,7 +53,7 @@ pub struct Record {
     pub level: u8,
     /// Syslog facility, 0 for the kernel itself.
     pub facility: u8,
-    /// The record continues the line before it (`LOG_CONT`).
+    /// The record continues the line before it.
     pub continues: bool,
     /// Who printed it, where the format says.
     pub caller: Option<Caller>,

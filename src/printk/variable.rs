@@ -48,6 +48,10 @@ pub struct VariableSymbols {
     pub cont: Option<u64>,
 }
 
+/// `LOG_NEWLINE` and `LOG_PREFIX` of `enum log_flags`.
+const LOG_NEWLINE: u8 = 2;
+const LOG_PREFIX: u8 = 4;
+
 /// A log of variable records that has been found.
 #[derive(Clone, Copy, Debug)]
 pub struct VariableLog {
@@ -257,6 +261,7 @@ fn read_marked(view: &View<'_>, symbols: &VariableSymbols, from: u64) -> Result<
     let bytes = Bytes::new(&data, view.arch());
     let walk = Walk::new(bytes, &marks);
     let form = Form::of(bytes, &walk.places);
+    let joints = Joints::of(bytes, &walk.places);
     let total = marks.next_seq - marks.first_seq;
     // Some of the records, perhaps: those after a gap are counted from the
     // newest, whose number is known.
@@ -279,8 +284,13 @@ fn read_marked(view: &View<'_>, symbols: &VariableSymbols, from: u64) -> Result<
         if seq >= from && nth < skipped {
             push_lost(&mut entries, seq, 1, Loss::TooMany);
         } else if seq >= from {
+            let before = nth.checked_sub(1).filter(|_| nth != gap);
+            let before = before.and_then(|before| walk.places.get(before));
             match form.record(bytes, place, seq) {
-                Some(record) => entries.push(Entry::Record(record)),
+                Some(record) => {
+                    let continues = joints.continues(bytes, before, place);
+                    entries.push(Entry::Record(Record { continues, ..record }));
+                }
                 None => push_lost(&mut entries, seq, 1, Loss::Corrupt),
             }
         }
@@ -289,11 +299,10 @@ fn read_marked(view: &View<'_>, symbols: &VariableSymbols, from: u64) -> Result<
     // Not when the line may meanwhile have become a record.
     if let Some(cont) = cont.filter(|_| now.next_seq == marks.next_seq && seq >= from) {
         // Up to 4.9 a line may be stored and still wait for a console
-        // (`cont.flushed`).
-        let stored = walk.places.iter().rev().take(4).any(|&place| {
-            form.record(bytes, place, 0).is_some_and(|record| {
-                record.text == cont.text && record.ts_nsec == Some(cont.ts_nsec)
-            })
+        // (`cont.flushed`), however much is printed meanwhile.
+        let stored = walk.places.iter().rev().any(|&place| {
+            bytes.u64(place) == Some(cont.ts_nsec)
+                && form.record(bytes, place, 0).is_some_and(|record| record.text == cont.text)
         });
         if !stored {
             entries.push(Entry::Record(cont.record(seq)));
@@ -328,12 +337,18 @@ fn read_chain(
     }
     older.append(&mut newer);
     let form = Form::of(bytes, &older);
+    let joints = Joints::of(bytes, &older);
     let skipped = older.len().saturating_sub(most_records(size));
     let mut entries = Vec::new();
     push_lost(&mut entries, from, (skipped as u64).saturating_sub(from), Loss::TooMany);
-    let records = older.iter().zip(0..).skip(skipped).filter(|(_, seq)| *seq >= from);
-    entries.extend(records.map(|(place, seq)| match form.record(bytes, *place, seq) {
-        Some(record) => Entry::Record(record),
+    let before = std::iter::once(None).chain(older.iter().map(Some));
+    let records = older.iter().zip(before).zip(0..).skip(skipped);
+    let records = records.filter(|(_, seq)| *seq >= from);
+    entries.extend(records.map(|((place, before), seq)| match form.record(bytes, *place, seq) {
+        Some(record) => {
+            let continues = joints.continues(bytes, before, *place);
+            Entry::Record(Record { continues, ..record })
+        }
         None => Entry::Lost { seq, count: 1, why: Loss::Corrupt },
     }));
     Ok(entries)
@@ -497,12 +512,12 @@ impl Form {
         (self.header + text_and_dict).next_multiple_of(self.align)
     }
 
-    /// The record at `place`.
+    /// The record at `place`; whether it continues another, [`Joints`] tells.
     fn record(self, bytes: Bytes<'_>, place: usize, seq: u64) -> Option<Record> {
         let text_len = usize::from(bytes.u16(place + 10)?);
         let dict_len = usize::from(bytes.u16(place + 12)?);
         // 3.5's release candidates had a 16-bit level here instead.
-        let (flags, level) = split_flags(bytes.u8(place + 15)?, bytes.arch());
+        let (_, level) = split_flags(bytes.u8(place + 15)?, bytes.arch());
         let caller = (self.header > HEADER).then(|| bytes.u32(place + HEADER)).flatten();
         let text = bytes.slice(place + self.header, text_len)?;
         let dict = bytes.slice(place + self.header + text_len, dict_len)?;
@@ -511,13 +526,53 @@ impl Form {
             ts_nsec: Some(bytes.u64(place)?),
             level,
             facility: bytes.u8(place + 14)?,
-            continues: flags & LOG_CONT != 0,
+            continues: false,
             caller: caller.map(Caller::from_id),
             device: device_of(dict),
             text: text.to_vec(),
             state: State::Complete,
         })
     }
+}
+
+/// Which of two records `LOG_CONT` is set in, where a line was stored in parts.
+#[derive(Clone, Copy)]
+enum Joints {
+    /// Up to 4.8 in every part but the last, whose newline is still to come:
+    /// the next record continues it, unless it begins a line of its own
+    /// (`prev` of `msg_print_text()`).
+    Before,
+    /// Since 4.9 (4bcc595ccd80 "printk: reinstate KERN_CONT for printing
+    /// continuation lines") in every part but the first.
+    Behind,
+}
+
+impl Joints {
+    /// Up to 4.8 a record with `LOG_CONT` never has a newline, since then
+    /// most have: `pr_cont()` ends lines.
+    fn of(bytes: Bytes<'_>, places: &[usize]) -> Self {
+        let both = LOG_CONT | LOG_NEWLINE;
+        match places.iter().any(|&place| flags(bytes, place) & both == both) {
+            true => Self::Behind,
+            false => Self::Before,
+        }
+    }
+
+    /// Whether the record at `place` continues the one at `before`.
+    fn continues(self, bytes: Bytes<'_>, before: Option<&usize>, place: usize) -> bool {
+        let own = flags(bytes, place);
+        match self {
+            Self::Behind => own & LOG_CONT != 0,
+            Self::Before => {
+                before.is_some_and(|&before| flags(bytes, before) & LOG_CONT != 0)
+                    && own & (LOG_CONT | LOG_PREFIX) != LOG_PREFIX
+            }
+        }
+    }
+}
+
+fn flags(bytes: Bytes<'_>, place: usize) -> u8 {
+    bytes.u8(place + 15).map_or(0, |byte| split_flags(byte, bytes.arch()).0)
 }
 
 /// The device in a dictionary: `KEY=value`, separated by NULs.

@@ -199,8 +199,8 @@ impl Dmesg<'_> {
     fn push_record(&self, out: &mut Vec<u8>, record: &Record) {
         out.reserve(record.text.len() + 128);
         let indent = self.push_prefix(out, record);
-        // Before 4.9 and between CPUs a continued line arrives as a record
-        // of its own: it is shown on a line of its own, as consoles do.
+        // What could not be appended to a line is a record of its own, and
+        // shown on a line of its own: others may have come between.
         if record.continues {
             self.push_mark(out, "… ");
         }

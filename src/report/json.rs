@@ -12,7 +12,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `seq` | sequence number, 0 is the first since boot |
+//! | `seq` | sequence number, 0 is the first since boot; before 3.5 where its first character is, as the kernel counts them |
 //! | `time` | seconds since boot, with nine decimals; `null` where the format keeps none |
 //! | `level` | 0 (emergency) to 7 (debug) |
 //! | `facility` | syslog facility, 0 is the kernel |

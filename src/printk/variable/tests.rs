@@ -35,7 +35,7 @@ fn line(nth: u64) -> Line {
     let mut line = Line::new(format!("line {nth} {}", "y".repeat((nth * 11 % 67) as usize)));
     line.level = (nth % 8) as u8;
     line.facility = (nth % 2) as u8;
-    line.flags = if nth % 6 == 5 { 8 } else { 2 };
+    line.flags = if nth % 6 == 5 { 8 | 2 } else { 4 | 2 };
     line.ts_nsec = nth * 900_001;
     line.caller_id = if nth.is_multiple_of(3) { 0x8000_0001 } else { nth as u32 };
     if nth % 5 == 2 {
@@ -179,6 +179,51 @@ fn the_line_that_is_still_open_is_the_last() {
         assert_eq!(read(&writer).len(), 2, "{plan:?}");
         let after = with_log(&writer, |log, view| log.progress(view)).expect("readable");
         assert_ne!(before, after);
+    }
+}
+
+#[test]
+fn a_line_that_waits_for_a_console_is_shown_once_however_much_follows() {
+    for plan in plans().into_iter().filter(|plan| plan.cont == ContForm::Early) {
+        let mut writer = VariableWriter::new(plan);
+        let open = Line { flags: 1, device: None, ..line(1) };
+        writer.print(&open);
+        writer.open(&open);
+        (2..9).for_each(|nth| _ = writer.print(&line(nth)));
+        assert_eq!(read(&writer).len(), 8, "{plan:?}");
+    }
+}
+
+#[test]
+fn parts_of_a_line_continue_the_one_before_in_all_kernels() {
+    // Flags of records, and which of them continue what is before them.
+    let cases: [&[(u8, bool)]; 4] = [
+        // 4.4: parts of a line that was too long, and one after it.
+        &[(6, false), (8, false), (8, true), (2, true), (6, false)],
+        // Another line came between.
+        &[(8, false), (6, false), (2, false)],
+        // 3.5: a part that begins with a level, behind one without newline.
+        &[(8, false), (12, true), (2, true)],
+        // 4.9: what pr_cont() could not append.
+        &[(4, false), (6, false), (8, true), (10, true), (2, false)],
+    ];
+    for plan in plans() {
+        for case in cases {
+            let mut writer = VariableWriter::new(plan);
+            for (nth, (flags, _)) in case.iter().enumerate() {
+                writer.print(&Line { flags: *flags, ..line(nth as u64) });
+            }
+            let image = writer.sheet.image();
+            let view = writer.sheet.view(&image);
+            let chain = VariableLog::chain(&view, writer.buffer().0, plan.size, 0);
+            let chain = chain.and_then(|log| log.read(&view)).expect("readable");
+            let expected: Vec<bool> = case.iter().map(|(_, continues)| *continues).collect();
+            for entries in [read(&writer), chain.entries] {
+                let log = Log { format: Format::VariableRecords, entries };
+                let continues: Vec<bool> = log.records().map(|record| record.continues).collect();
+                assert_eq!(continues, expected, "{plan:?}");
+            }
+        }
     }
 }
 
