@@ -614,8 +614,8 @@ fn check_geometry(
     let count = 1_u64 << header.count_bits;
     let arrays = [
         (header.descs, desc as u64, words.size),
-        // Two 64-bit numbers come first, which the ABIs of ppc align.
-        (header.infos, info as u64, 8),
+        // setup_log_buf() asks memblock for LOG_ALIGN, a word, of them all.
+        (header.infos, info as u64, words.size),
         (header.data, 32, words.size),
     ];
     for (address, size, align) in arrays {

@@ -471,6 +471,20 @@ fn what_is_no_ring_is_refused() {
 }
 
 #[test]
+fn infos_of_a_32_bit_kernel_are_aligned_to_no_more_than_a_word() {
+    let plan = RingPlan { arch: Arch::PPC32, ..RingPlan::SMALL };
+    let mut writer = RingWriter::new(plan);
+    writer.print(&line(1));
+    let (from, len) = (writer.infos_at(), writer.count() as usize * plan.info_stride);
+    let mut sheet = writer.sheet.clone();
+    let at = sheet.bytes.len().next_multiple_of(8) + 4;
+    sheet.bytes.resize(at, 0);
+    sheet.bytes.extend_from_slice(&writer.sheet.bytes[from..from + len]);
+    sheet.put_word(writer.prb_at() + 8, sheet.address(at));
+    assert_eq!(read(&sheet, writer.prb()), log_of(&writer));
+}
+
+#[test]
 fn a_ring_that_was_replaced_is_not_read_as_the_old_one() {
     let mut writer = RingWriter::new(RingPlan::SMALL);
     writer.print(&line(0));
