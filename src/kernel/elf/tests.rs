@@ -115,6 +115,47 @@ fn the_file_may_be_replaced_after_it_was_opened() {
     assert!(elf.names().is_ok());
 }
 
+/// An ELF file of these sections (type, offset, size, link) and nothing else.
+fn of_sections(sections: &[(u32, u64, u64, u32)]) -> Vec<u8> {
+    let mut file = Kernel::new(Arch::PPC64LE).build();
+    file.truncate(64);
+    // e_shoff, e_phnum, e_shnum, e_shstrndx.
+    file.splice(40..48, 64_u64.to_le_bytes());
+    file.splice(56..58, [0; 2]);
+    file.splice(60..64, (sections.len() as u32).to_le_bytes());
+    for (kind, offset, size, link) in sections {
+        file.extend([0, *kind, 0, 0, 0, 0].map(u32::to_le_bytes).concat());
+        file.extend([*offset, *size].map(u64::to_le_bytes).concat());
+        file.extend([*link, 0, 0, 0, 0, 0].map(u32::to_le_bytes).concat());
+    }
+    file
+}
+
+#[test]
+fn notes_beyond_those_of_any_kernel_are_not_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("vmlinux");
+    // 64 notes of 64 MiB, of holes.
+    let notes: Vec<_> = (0..64).map(|nth| (7, nth, 64 << 20, 0)).collect();
+    std::fs::write(&path, of_sections(&notes)).expect("written");
+    let file = File::options().write(true).open(&path).expect("opened");
+    file.set_len(65 << 20).expect("extended");
+    let begun = std::time::Instant::now();
+    assert_eq!(Elf::open(&path).expect("an ELF file").build_id(), None);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn more_names_than_any_kernel_has_are_refused() {
+    for (symbols, strings) in [(24 << 23, 1 << 20), (24 << 10, 1 << 32)] {
+        let file = of_sections(&[(0, 0, 0, 0), (2, 0, symbols, 2), (3, 0, strings, 0)]);
+        let names = parsed(file).and_then(|elf| elf.names());
+        assert!(
+            matches!(names, Err(SourceError::Malformed(what)) if what.contains("more symbols"))
+        );
+    }
+}
+
 fn try_all(bytes: Vec<u8>) {
     if let Ok(elf) = parsed(bytes) {
         let _ = elf.names();
