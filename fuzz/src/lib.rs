@@ -23,6 +23,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("salvage", memory::salvage),
     ("scan", memory::scan),
     ("kallsyms", memory::kallsyms),
+    ("btf", memory::btf),
     ("stack", memory::stack),
     ("elf", files::elf),
     ("kernel", files::kernel),

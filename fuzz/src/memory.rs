@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use qemu_logbuf::arch::{Arch, Endian, Word};
 use qemu_logbuf::guest::{AddressRule, Cpu, Image, View};
 use qemu_logbuf::kernel::activity::{Extent, Place, Sample, judge};
+use qemu_logbuf::kernel::btf::Btf;
 use qemu_logbuf::kernel::console::printed;
 use qemu_logbuf::kernel::stack::Walker;
 use qemu_logbuf::kernel::{self, Identity, KernelTypes, identify, locate, open_found};
@@ -15,7 +16,7 @@ use qemu_logbuf::printk::bytes::ByteLog;
 use qemu_logbuf::printk::craft::{ByteWriter, VariablePlan, VariableWriter};
 use qemu_logbuf::printk::ringbuffer::{Ring, RingHints};
 use qemu_logbuf::printk::variable::VariableLog;
-use qemu_logbuf::printk::{self, Log, LogBuffer};
+use qemu_logbuf::printk::{self, LayoutSource, Log, LogBuffer, RingLayout, Types};
 use qemu_logbuf::report::{self, CpuLine, Format, Report, Style, Verdict};
 
 /// What the first byte chooses from.
@@ -149,6 +150,26 @@ pub fn kallsyms(data: &[u8]) {
     let _ = printed(&view, &names, displacement, guest.offset);
     if let Ok(buffer) = locate(&view, &names, displacement) {
         read_by(&buffer, &view, guest.len);
+    }
+}
+
+/// A kernel's types, and the layout they tell.
+pub fn btf(data: &[u8]) {
+    let Some((arch, bytes)) = data.split_first() else { return };
+    let arch = ARCHS[usize::from(*arch) % ARCHS.len()];
+    if let Some(length) = kernel::btf::length(bytes, arch) {
+        // No more is read of a guest.
+        assert!(length <= 24 << 20);
+    }
+    let Some(types) = Btf::parse(bytes, arch) else { return };
+    let _ = RingLayout::from_types(&types, arch, LayoutSource::GuestBtf);
+    // Also what a layout that fails early does not come to.
+    for (name, path) in [
+        ("prb_data_block", "data"),
+        ("printk_ringbuffer", "desc_ring.count_bits"),
+        ("printk_info", "dev_info.device"),
+    ] {
+        let _ = (types.size(name), types.field(name, path));
     }
 }
 

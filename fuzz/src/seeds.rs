@@ -4,7 +4,7 @@ use qemu_logbuf::arch::Arch;
 use qemu_logbuf::guest::dump::craft as dumps;
 use qemu_logbuf::kernel::testing::{ERAS, Kernel, Table};
 use qemu_logbuf::printk::craft::{
-    ByteWriter, Line, RingPlan, RingWriter, VariablePlan, VariableWriter,
+    ByteWriter, Line, RingPlan, RingWriter, VariablePlan, VariableWriter, btf,
 };
 
 use super::memory::{ARCHS, BASES};
@@ -63,6 +63,11 @@ fn head(arch: Arch, base: u64, hint: u16, offset: u32) -> Vec<u8> {
 }
 
 fn logs(arch: Arch, seeds: &mut Vec<Seed>) {
+    let number = ARCHS.iter().position(|other| *other == arch).unwrap_or_default() as u8;
+    for (six_words, future) in [(false, false), (true, true)] {
+        let plan = RingPlan { arch, six_words, future, ..RingPlan::SMALL };
+        seeds.push(("btf", [&[number][..], &btf(plan)].concat()));
+    }
     let lines = ["random: crng init done", "a\x1b[2Jb", "two\nlines", "", "caf\u{e9}\u{202e}x"];
     for (rounds, six_words) in [(1, true), (30, false)] {
         let plan = RingPlan { arch, six_words, ..RingPlan::SMALL };

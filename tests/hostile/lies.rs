@@ -1,5 +1,6 @@
-//! Rings of 16 MiB that hold nothing but lies: each is answered in under a
-//! second and in under 64 MB, and harmlessly.
+//! Rings of 16 MiB that hold nothing but lies, and as much of what leads to
+//! them ([`super::forged`]): each is answered in under a second and in under
+//! 64 MB, and harmlessly.
 //!
 //! A liar is read in a process of its own, whose peak of resident memory and
 //! time of processor are then known. Its memory is a file, so that only what
@@ -25,6 +26,8 @@ use qemu_logbuf::printk::variable::VariableLog;
 use qemu_logbuf::printk::{Error, LogBuffer};
 use qemu_logbuf::report::{self, Format, Report, Style, Verdict};
 
+use super::forged;
+
 /// What each may take at most.
 const MEMORY_KIB: u64 = 64 << 10;
 const TIME: Duration = Duration::from_secs(1);
@@ -33,11 +36,15 @@ const RING: RingPlan = RingPlan { count_bits: 19, ..RingPlan::SMALL };
 const VARIABLE: VariablePlan = VariablePlan { size: 16 << 20, ..VariablePlan::SMALL };
 const SIZE: usize = 16 << 20;
 
-/// Where a log is, and how it is read.
+/// Where a log is, and how it is read; or what else is.
 enum Place {
     Ring,
     Variable,
     Bytes,
+    Kallsyms,
+    Types,
+    Elf,
+    Core,
 }
 
 /// A liar: what it is, and its memory.
@@ -57,6 +64,16 @@ const LIARS: &[Liar] = &[
     Liar { name: "bytes-noise", place: Place::Bytes, make: || bytes_of(noise) },
     Liar { name: "bytes-lines", place: Place::Bytes, make: || bytes_of(|at| b"a\n"[at % 2]) },
     Liar { name: "bytes-controls", place: Place::Bytes, make: || bytes_of(|_| 0x1b) },
+    Liar { name: "kallsyms-long", place: Place::Kallsyms, make: forged::long_names },
+    Liar { name: "kallsyms-word", place: Place::Kallsyms, make: forged::repeated_word },
+    Liar { name: "kallsyms-marks", place: Place::Kallsyms, make: forged::many_markers },
+    Liar { name: "kallsyms-digits", place: Place::Kallsyms, make: forged::many_digits },
+    Liar { name: "btf-unnamed", place: Place::Types, make: forged::unnamed_members },
+    Liar { name: "btf-strings", place: Place::Types, make: forged::endless_strings },
+    Liar { name: "elf-notes", place: Place::Elf, make: forged::many_notes },
+    Liar { name: "elf-sections", place: Place::Elf, make: forged::long_section_names },
+    Liar { name: "elf-symbols", place: Place::Elf, make: forged::many_symbols },
+    Liar { name: "core-pieces", place: Place::Core, make: forged::many_pieces },
 ];
 
 /// A byte that follows from its place and from nothing else.
@@ -194,11 +211,23 @@ fn open(place: &Place, view: &View<'_>) -> Result<LogBuffer, Error> {
         Place::Variable => {
             LogBuffer::Variable(VariableLog::open(view, VariableWriter::new(VARIABLE).symbols())?)
         }
-        Place::Bytes => {
+        _ => {
             let symbols = ByteWriter::new(Arch::PPC64, 4096, false).symbols();
             LogBuffer::Bytes(ByteLog::open(view, symbols)?)
         }
     })
+}
+
+/// Read a log and show it; how many entries it has.
+fn read(place: &Place, view: &View<'_>, shown: &mut Shown) -> usize {
+    let (entries, answer) = match open(place, view).and_then(|buffer| buffer.read(view)) {
+        Ok(log) => (log.entries.len(), Report::new(Verdict::Log(log))),
+        Err(error) => {
+            (0, Report::new(Verdict::Failed { what: error.to_string(), remedy: String::new() }))
+        }
+    };
+    report::write(&answer, Format::Dmesg, Style::default(), shown).expect("counted");
+    entries
 }
 
 const LIE: &str = "QEMU_LOGBUF_TEST_LIE";
@@ -215,6 +244,7 @@ fn one_lie() {
         Place::Ring => (RING.base, RING.arch),
         Place::Variable => (VARIABLE.base, VARIABLE.arch),
         Place::Bytes => (0x0040_0000, Arch::PPC64),
+        _ => (0, Arch::PPC64LE),
     };
     let len = file.metadata().expect("a length").len();
     let memory = Stored { file, ram: base..base + len };
@@ -223,14 +253,13 @@ fn one_lie() {
     std::fs::write("/proc/self/clear_refs", "5").expect("the peak is forgotten");
     let begun = spent();
     let mut shown = Shown::default();
-    let log = open(&liar.place, &view).and_then(|buffer| buffer.read(&view));
-    let (entries, answer) = match log {
-        Ok(log) => (log.entries.len(), Report::new(Verdict::Log(log))),
-        Err(error) => {
-            (0, Report::new(Verdict::Failed { what: error.to_string(), remedy: String::new() }))
-        }
+    let entries = match liar.place {
+        Place::Kallsyms => forged::kallsyms(view.memory(), &mut shown),
+        Place::Types => forged::scan(view.memory()),
+        Place::Elf => forged::elf(Path::new(path)),
+        Place::Core => forged::core(Path::new(path)),
+        _ => read(&liar.place, &view, &mut shown),
     };
-    report::write(&answer, Format::Dmesg, Style::default(), &mut shown).expect("counted");
     let status = std::fs::read_to_string("/proc/self/status").expect("it runs");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
     let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
@@ -255,18 +284,23 @@ fn spent() -> Duration {
         .sum()
 }
 
-fn stored(sheet: &Sheet, folder: &Path) -> PathBuf {
+/// A file of what a liar is; an ELF file goes on for 5 GiB of holes.
+fn stored(liar: &Liar, folder: &Path) -> PathBuf {
     let path = folder.join("memory");
-    std::fs::write(&path, &sheet.bytes).expect("room");
+    std::fs::write(&path, (liar.make)().bytes).expect("room");
+    if matches!(liar.place, Place::Elf) {
+        let file = File::options().write(true).open(&path).expect("written");
+        file.set_len(5 << 30).expect("holes");
+    }
     path
 }
 
 #[test]
-fn sixteen_mebibytes_of_lies_are_answered_in_bounded_time_and_memory() {
+fn lies_are_answered_in_bounded_time_and_memory() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut failed = Vec::new();
     for liar in LIARS {
-        let path = stored(&(liar.make)(), folder.path());
+        let path = stored(liar, folder.path());
         let child = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", "lies::one_lie", "--ignored", "--nocapture"])
             .env(LIE, format!("{} {}", liar.name, path.display()))

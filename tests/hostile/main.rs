@@ -1,6 +1,7 @@
 //! Bytes that mean harm: the entries that `fuzz/` fuzzes, run on seeds, on
-//! damage done to them, and on whatever was ever found; and rings of lies.
+//! damage done to them, and on whatever was ever found; and lies by the MiB.
 
+mod forged;
 #[path = "../../fuzz/src/lib.rs"]
 #[allow(dead_code, reason = "fuzzers use the rest")]
 mod fuzz;
