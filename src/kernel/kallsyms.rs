@@ -55,8 +55,8 @@ const PAGE_OFFSETS: [u32; 4] = [0xc000_0000, 0xb000_0000, 0x8000_0000, 0x7000_00
 const REACH: u64 = 1 << 30;
 
 /// How much work a search may be, about in names looked at: what a guest
-/// holds may look like a table from many places. A stock kernel takes a
-/// hundredth of it, an `allyesconfig` a tenth.
+/// holds may look like a table from many places. Of the kernels
+/// tried, from 3.4 to 7.0, none takes more than a fortieth of it.
 const MOST_WORK: usize = 1 << 26;
 
 /// What one look at what may be a token table costs of it: 32 KiB are read.
