@@ -27,6 +27,9 @@ const MOST_PLACES: usize = 64;
 /// How many bytes of what looks like BTF are looked at: a guest may pretend.
 const MOST_BYTES: u64 = 64 << 20;
 
+/// What one look at what may be a header counts as, in such bytes.
+const LOOK: u64 = 256;
+
 /// How long to wait with a search that found nothing before the next.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -124,6 +127,10 @@ fn found_in(
             for hit in finders.iter().flat_map(|finder| finder.find_iter(piece)) {
                 let real = start + hit as u64;
                 for (arch, rule) in archs {
+                    work += LOOK;
+                    if places == MOST_PLACES || work > MOST_BYTES {
+                        return None;
+                    }
                     let mut header = [0; btf::HEADER];
                     let header = memory.read(real, &mut header).map(|()| header).ok();
                     let Some(length) = header.and_then(|header| btf::length(&header, *arch)) else {
@@ -131,9 +138,6 @@ fn found_in(
                     };
                     places += 1;
                     work += length;
-                    if places > MOST_PLACES || work > MOST_BYTES {
-                        return None;
-                    }
                     let view = View::new(memory, *arch, *rule);
                     if let Some(layout) = at(&view, rule.effective(real)) {
                         return Some((*arch, layout));

@@ -155,6 +155,11 @@ pub fn endless_strings() -> Sheet {
     types(&bytes, &vec![b'a'; 8 << 20])
 }
 
+/// Nothing but the words that BTF is found by.
+pub fn many_headers() -> Sheet {
+    memory([0x9f, 0xeb, 1, 0].repeat(4 << 20))
+}
+
 /// An ELF header and section headers (name, type, offset, size, link), of
 /// which the last names them.
 fn sections(sections: &[(u32, u32, u64, u64, u32)]) -> Sheet {

@@ -70,6 +70,7 @@ const LIARS: &[Liar] = &[
     Liar { name: "kallsyms-digits", place: Place::Kallsyms, make: forged::many_digits },
     Liar { name: "btf-unnamed", place: Place::Types, make: forged::unnamed_members },
     Liar { name: "btf-strings", place: Place::Types, make: forged::endless_strings },
+    Liar { name: "btf-headers", place: Place::Types, make: forged::many_headers },
     Liar { name: "elf-notes", place: Place::Elf, make: forged::many_notes },
     Liar { name: "elf-sections", place: Place::Elf, make: forged::long_section_names },
     Liar { name: "elf-symbols", place: Place::Elf, make: forged::many_symbols },
