@@ -56,8 +56,7 @@ const MOST_SECTION_NAMES: u64 = 1 << 20;
 /// and all of a table's may be one name.
 const SECTION_NAME: usize = 64;
 
-/// How many bytes of notes are looked at together: a kernel has some
-/// hundreds, and what is looked at stays in memory.
+/// How many bytes of notes are looked at together: a kernel has some hundreds.
 const MOST_NOTES: u64 = 1 << 20;
 
 /// More symbols with wanted names than any kernel has.
@@ -314,7 +313,7 @@ impl Elf {
         if sections.max(segments) as usize > MOST_HEADERS {
             return Err(SourceError::Malformed("too many ELF headers"));
         }
-        let mut notes_left = MOST_NOTES;
+        let mut notes: Vec<(u64, u64)> = Vec::new();
         for segment in header.program_headers(endian, &cache).map_err(malformed)? {
             if segment.p_type(endian) == elf::PT_LOAD {
                 self.segments.push(Segment {
@@ -323,12 +322,8 @@ impl Elf {
                     size: segment.p_filesz(endian).into(),
                 });
             }
-            if self.build_id.is_none()
-                && segment.p_type(endian) == elf::PT_NOTE
-                && take(&mut notes_left, segment.p_filesz(endian).into())
-            {
-                let notes = segment.notes(endian, &cache).ok().flatten();
-                self.build_id = notes.and_then(|notes| build_id(notes, endian));
+            if segment.p_type(endian) == elf::PT_NOTE {
+                notes.push((segment.p_offset(endian).into(), segment.p_filesz(endian).into()));
             }
         }
         let sections = header.section_headers(endian, &cache).map_err(malformed)?;
@@ -353,12 +348,23 @@ impl Elf {
                 flags: section.sh_flags(endian),
                 link: section.sh_link(endian) as usize,
             });
-            if self.build_id.is_none() && kind == elf::SHT_NOTE && take(&mut notes_left, size) {
-                let notes = section.notes(endian, &cache).ok().flatten();
-                self.build_id = notes.and_then(|notes| build_id(notes, endian));
+            if kind == elf::SHT_NOTE {
+                notes.push((section.sh_offset(endian).into(), size));
             }
         }
+        self.build_id = self.find_build_id(&notes);
         Ok(())
+    }
+
+    /// The build id in one of these notes (offset, size).
+    fn find_build_id(&self, notes: &[(u64, u64)]) -> Option<Vec<u8>> {
+        let mut left = MOST_NOTES;
+        notes.iter().find_map(|(offset, size)| {
+            left = left.checked_sub(*size).filter(|_| *size > 0)?;
+            let mut bytes = vec![0; *size as usize];
+            let got = self.input.read_at(*offset, &mut bytes).unwrap_or_default();
+            build_id(Bytes::new(bytes.get(..got)?, self.arch))
+        })
     }
 
     /// `.symtab` and the string table it names.
@@ -515,25 +521,19 @@ impl Resolve for Elf {
     }
 }
 
-/// Take `size` of what is left, if it is that much.
-const fn take(left: &mut u64, size: u64) -> bool {
-    match left.checked_sub(size) {
-        Some(rest) => {
-            *left = rest;
-            true
+/// The build id among notes: each is the lengths of its name and of its
+/// contents, its type, and both, padded to 4.
+fn build_id(notes: Bytes<'_>) -> Option<Vec<u8>> {
+    let mut at = 0;
+    loop {
+        let (name, contents) = (notes.u32(at)? as usize, notes.u32(at + 4)? as usize);
+        let kind = notes.u32(at + 8)?;
+        let name_at = at + 12;
+        let contents_at = name_at + name.next_multiple_of(4);
+        if kind == elf::NT_GNU_BUILD_ID.0 && notes.slice(name_at, name)? == b"GNU\0" {
+            let id = notes.slice(contents_at, contents)?;
+            return Some(id.to_vec()).filter(|id| (2..=64).contains(&id.len()));
         }
-        None => false,
+        at = contents_at + contents.next_multiple_of(4);
     }
-}
-
-fn build_id<H: FileHeader<Endian = Endianness>>(
-    mut notes: object::read::elf::NoteIterator<'_, H>,
-    endian: Endianness,
-) -> Option<Vec<u8>> {
-    while let Ok(Some(note)) = notes.next() {
-        if note.name() == elf::ELF_NOTE_GNU && note.n_type(endian) == elf::NT_GNU_BUILD_ID {
-            return Some(note.desc().to_vec()).filter(|id| (2..=64).contains(&id.len()));
-        }
-    }
-    None
 }

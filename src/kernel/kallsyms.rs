@@ -331,10 +331,14 @@ impl Resolve for Kallsyms {
             }
         }
         // Only these are worth unpacking.
-        let names = self.names.pick(nearest.kept().copied().collect());
+        let mut kept: Vec<usize> = nearest.kept().copied().collect();
+        kept.sort_unstable();
+        kept.dedup();
+        let names = self.names.pick(&kept);
         nearest.settle(Some(arch), |n| {
-            let name = names.get(n).filter(|(kind, _)| is_code(*kind));
-            Ok(name.map(|(kind, name)| (*kind == b'T', name.clone())))
+            let at = names.binary_search_by_key(n, |(number, ..)| *number).ok();
+            let name = at.and_then(|at| names.get(at)).filter(|(_, kind, _)| is_code(*kind));
+            Ok(name.map(|(_, kind, name)| (*kind == b'T', name.clone())))
         })
     }
 }

@@ -298,13 +298,7 @@ fn read_marked(view: &View<'_>, symbols: &VariableSymbols, from: u64) -> Result<
     }
     // Not when the line may meanwhile have become a record.
     if let Some(cont) = cont.filter(|_| now.next_seq == marks.next_seq && seq >= from) {
-        // Up to 4.9 a line may be stored and still wait for a console
-        // (`cont.flushed`), however much is printed meanwhile.
-        let stored = walk.places.iter().rev().any(|&place| {
-            bytes.u64(place) == Some(cont.ts_nsec)
-                && form.record(bytes, place, 0).is_some_and(|record| record.text == cont.text)
-        });
-        if !stored {
+        if !cont.is_stored(bytes, form, &walk.places) {
             entries.push(Entry::Record(cont.record(seq)));
         }
     }
@@ -652,6 +646,16 @@ impl Cont {
             level,
             facility: bytes.u8(time + 9)?,
             caller,
+        })
+    }
+
+    /// Whether it is among the records at `places`. Up to 4.9 a line may be
+    /// stored and still wait for a console (`cont.flushed`), however much is
+    /// printed meanwhile.
+    fn is_stored(&self, bytes: Bytes<'_>, form: Form, places: &[usize]) -> bool {
+        places.iter().rev().any(|&place| {
+            bytes.u64(place) == Some(self.ts_nsec)
+                && form.record(bytes, place, 0).is_some_and(|record| record.text == self.text)
         })
     }
 

@@ -16,8 +16,6 @@
 //! | 6.2 - 6.3, 6.1.y | 32-bit | the same | the symbols' order by name, 3 bytes each (60443c88f3a8, 19bd8981dc2e "kallsyms: Reduce the memory occupied by kallsyms_seqs_of_names") |
 //! | 6.4 - | 32-bit | the same | nothing |
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::tokens::Tokens;
 use super::{Budget, Place, loose};
 use crate::arch::{Arch, Bytes, Word};
@@ -102,18 +100,18 @@ impl Compressed {
         Some(())
     }
 
-    /// The names with these numbers.
-    pub(super) fn pick(&self, numbers: BTreeSet<usize>) -> BTreeMap<usize, (u8, Vec<u8>)> {
-        let mut picked = BTreeMap::new();
+    /// The names with these numbers, which ascend, and the numbers.
+    pub(super) fn pick(&self, numbers: &[usize]) -> Vec<(usize, u8, Vec<u8>)> {
+        let mut picked = Vec::with_capacity(numbers.len());
         let mut name = Vec::with_capacity(LONGEST);
         let (mut at, mut n) = (0, 0);
         for wanted in numbers {
-            while let Some((tokens, next)) = one(&self.bytes, at).filter(|_| n <= wanted) {
-                if n == wanted
+            while let Some((tokens, next)) = one(&self.bytes, at).filter(|_| n <= *wanted) {
+                if n == *wanted
                     && self.unpack(tokens, &mut name).is_some()
                     && let Some((kind, rest)) = name.split_first()
                 {
-                    picked.insert(n, (*kind, rest.to_vec()));
+                    picked.push((n, *kind, rest.to_vec()));
                 }
                 at = next;
                 n += 1;
