@@ -145,6 +145,12 @@ impl Observer {
         }
     }
 
+    /// The same beside a QEMU that is not our child but was started as `qemu`.
+    #[must_use]
+    pub fn beside(self, qemu: Pid) -> Self {
+        Self { press: self.press.beside(qemu), ..self }
+    }
+
     /// By which to say that a question waits.
     pub(super) fn asked(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.asked)

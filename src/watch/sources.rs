@@ -1,7 +1,7 @@
 //! Where the guest's kernel may have its names from: files, asked one after
 //! another and only as far as needed.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,17 +30,10 @@ impl Sources {
             kernel: line.kernel.clone(),
             ..Request::default()
         };
-        let mut held = None;
-        if let Some(kernel) = &mut request.kernel {
-            // A pipe's bytes are QEMU's; opening one might even wait.
-            if !std::fs::metadata(&*kernel).is_ok_and(|metadata| metadata.is_file()) {
-                request.kernel = None;
-            } else if ["/proc/self/fd", "/dev/fd"].iter().any(|fds| kernel.starts_with(fds)) {
-                held = File::open(&*kernel).ok();
-                request.kernel =
-                    held.as_ref().map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()).into());
-            }
-        }
+        // A pipe's bytes are QEMU's; opening one might even wait.
+        let is_file = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|file| file.is_file());
+        request.kernel = request.kernel.filter(is_file);
+        let held = request.kernel.as_mut().and_then(|path| hold(path, File::options().read(true)));
         Self { asked: Vec::new(), search: Search::new(request), _held: held }
     }
 
@@ -73,6 +66,17 @@ impl Sources {
         }
         self.asked.get(number)
     }
+}
+
+/// Open a file once more that is named by an inherited descriptor, since those
+/// are closed as soon as QEMU has them; its name from then on is in `path`.
+pub fn hold(path: &mut PathBuf, how: &OpenOptions) -> Option<File> {
+    if !["/proc/self/fd", "/dev/fd"].iter().any(|fds| path.starts_with(fds)) {
+        return None;
+    }
+    let file = how.open(&*path).ok()?;
+    *path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+    Some(file)
 }
 
 /// Sources that the observer and the vigil take turns at.
