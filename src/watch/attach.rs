@@ -23,7 +23,7 @@ use super::plan::Plan;
 use super::question::{Question, Subject};
 use super::sources::Sources;
 use super::vigil::Vigil;
-use crate::cli::{Options, fields};
+use crate::cli::{Options, fields, property};
 use crate::monitor::{self, Monitor};
 use crate::sys::reason;
 use crate::terminal::Destination;
@@ -246,9 +246,7 @@ fn qmp_paths(words: &[&[u8]]) -> Vec<PathBuf> {
         let &[option, value] = pair else { continue };
         let Some(option) = option.strip_prefix(b"-") else { continue };
         let fields = fields(value);
-        let property = |name: &[u8]| {
-            fields.iter().find_map(|field| field.strip_prefix(name)?.strip_prefix(b"="))
-        };
+        let property = |name: &[u8]| property(value, name);
         match option.strip_prefix(b"-").unwrap_or(option) {
             b"qmp" | b"qmp-pretty" => {
                 paths.extend(
@@ -257,12 +255,12 @@ fn qmp_paths(words: &[&[u8]]) -> Vec<PathBuf> {
             }
             b"chardev" if fields.first().is_some_and(|kind| kind == b"socket") => {
                 if let (Some(id), Some(name)) = (property(b"id"), property(b"path")) {
-                    chardevs.push((id.to_vec(), path(name)));
+                    chardevs.push((id, path(&name)));
                 }
             }
             b"mon" if property(b"mode").is_some_and(|mode| mode == b"control") => {
                 // The chardev comes first also without its name.
-                let id = property(b"chardev").map(<[u8]>::to_vec);
+                let id = property(b"chardev");
                 controls.extend(id.or_else(|| fields.first().cloned()));
             }
             _ => {}

@@ -76,7 +76,7 @@ pub struct Desk {
     /// By which a look that takes long is cancelled.
     effort: Handle,
     /// By which the observer learns that a question waits.
-    asked: Arc<AtomicBool>,
+    question_waits: Arc<AtomicBool>,
     waiting: VecDeque<Task>,
     plan: Plan,
     watch: Option<Watch>,
@@ -127,7 +127,7 @@ impl Desk {
         let monitor = access.as_ref().map(|access| access.monitor.clone());
         let mut desk = Self {
             effort: observer.effort(),
-            asked: observer.asked(),
+            question_waits: observer.question_waits(),
             answering: None,
             seat: Seat::Free(Box::new(observer)),
             waiting: VecDeque::new(),
@@ -211,7 +211,7 @@ impl Desk {
         }
         let asked = |task: &&Task| matches!(task, Task::Asked(_));
         if self.waiting.iter().filter(asked).count() < WAITING {
-            self.asked.store(true, Ordering::Relaxed);
+            self.question_waits.store(true, Ordering::Relaxed);
             self.waiting.push_back(Task::Asked(question));
         }
         self.next();
@@ -220,7 +220,7 @@ impl Desk {
     /// Write to the terminal beneath what QEMU prints for what it has read.
     pub fn write_after_qemu(&mut self, lines: String) {
         if self.waiting.len() < WAITING {
-            self.asked.store(true, Ordering::Relaxed);
+            self.question_waits.store(true, Ordering::Relaxed);
             self.waiting.push_back(Task::AfterQemu(lines));
         }
         self.next();

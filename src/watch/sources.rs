@@ -13,7 +13,7 @@ use crate::trace;
 /// The files asked for names so far, and those yet to ask.
 #[derive(Debug)]
 pub struct Sources {
-    asked: Vec<Attempt>,
+    attempts: Vec<Attempt>,
     search: Search,
     /// QEMU's kernel, where its name is of an inherited descriptor, which is
     /// about to be closed.
@@ -34,14 +34,14 @@ impl Sources {
         let is_file = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|file| file.is_file());
         request.kernel = request.kernel.filter(is_file);
         let held = request.kernel.as_mut().and_then(|path| hold(path, File::options().read(true)));
-        Self { asked: Vec::new(), search: Search::new(request), _held: held }
+        Self { attempts: Vec::new(), search: Search::new(request), _held: held }
     }
 
     /// What the user named, and the kernel of a QEMU that runs already.
     #[must_use]
     pub fn of(given: Option<PathBuf>, kernel: Option<PathBuf>) -> Self {
         let request = Request { given, kernel, ..Request::default() };
-        Self { asked: Vec::new(), search: Search::new(request), _held: None }
+        Self { attempts: Vec::new(), search: Search::new(request), _held: None }
     }
 
     /// Ask files until one has names, so that they are at hand later, also if
@@ -55,16 +55,16 @@ impl Sources {
 
     /// What the file of that number gave; `None` after the last.
     pub fn get(&mut self, number: usize) -> Option<&Attempt> {
-        while self.asked.len() <= number {
+        while self.attempts.len() <= number {
             let attempt = self.search.next()?;
             let path = attempt.path.display();
             match &attempt.result {
                 Ok(candidate) => trace!("{path}: {} names", candidate.names.symbols.len()),
                 Err(error) => trace!("{path}: {error}"),
             }
-            self.asked.push(attempt);
+            self.attempts.push(attempt);
         }
-        self.asked.get(number)
+        self.attempts.get(number)
     }
 }
 
