@@ -10,6 +10,9 @@ use qemu_logbuf::{launch, sys, trace, watch};
 /// Where the fault is ours and nobody is left to look after QEMU.
 const GRIEF: &str = "failed inside itself, and QEMU ends with it; please report this with a --logbuf-debug=FILE of it";
 
+/// Where the fault is ours and QEMU is somebody else's.
+const OWN_GRIEF: &str = "failed inside itself, and nothing else is harmed; please report this with a --logbuf-debug=FILE of it";
+
 fn main() -> ExitCode {
     let inheritance = sys::Inheritance::note();
     std::panic::set_hook(Box::new(|fault| trace!("fault: {fault}")));
@@ -17,50 +20,39 @@ fn main() -> ExitCode {
     let argv0 = arguments.next().unwrap_or_else(|| OsString::from("qemu-logbuf"));
     let words = cli::split(arguments);
     let request = match cli::request(&words.ours, |name| std::env::var_os(name)) {
-        Ok(Request::Help) => return say(&cli::help()),
-        Ok(Request::Version) => {
-            return say(concat!("qemu-logbuf ", env!("CARGO_PKG_VERSION"), "\n"));
-        }
         Ok(request) => request,
         Err(error) => return complain(&error, 2),
     };
-    let (Request::Run(options) | Request::Attach(_, options) | Request::Read(_, options)) =
-        &request
-    else {
-        return ExitCode::SUCCESS;
-    };
-    if let Some(path) = &options.debug
+    if let Some(path) = request.options().and_then(|options| options.debug.as_ref())
         && let Err(error) = trace::open(path)
     {
+        let (path, why) = (path.display(), sys::reason(&error));
         return complain(
-            &format!(
-                "cannot write {}: {}; name another --logbuf-debug file",
-                path.display(),
-                sys::reason(&error)
-            ),
+            &format!("cannot write {path}: {why}; name another --logbuf-debug file"),
             2,
         );
     }
-    let seen = match request {
-        Request::Attach(target, options) if words.theirs.is_empty() => {
-            watch::attach(&target, &options)
-        }
-        Request::Read(file, options) if words.theirs.is_empty() => watch::read(&file, &options),
-        Request::Attach(..) | Request::Read(..) => {
+    let grief = if matches!(request, Request::Run(_)) { GRIEF } else { OWN_GRIEF };
+    let answer = || match request {
+        Request::Help => say(&cli::help()),
+        Request::Version => say(concat!("qemu-logbuf ", env!("CARGO_PKG_VERSION"), "\n")),
+        Request::Run(options) => match launch::run(inheritance, &argv0, &words.theirs, options) {
+            Ok(end) => end.pass_on(),
+            Err(error) => complain(&error, error.status()),
+        },
+        Request::Attach(..) | Request::Read(..) if !words.theirs.is_empty() => {
             let why = "--logbuf-attach and --logbuf-read run no QEMU; leave its options out";
-            return complain(&why, 2);
+            complain(&why, 2)
         }
-        Request::Run(options) => {
-            let run = || launch::run(inheritance, &argv0, &words.theirs, options);
-            // On its way out a fault gives the terminal back.
-            return match std::panic::catch_unwind(AssertUnwindSafe(run)) {
-                Ok(Ok(end)) => end.pass_on(),
-                Ok(Err(error)) => complain(&error, error.status()),
-                Err(_) => complain(&GRIEF, 125),
-            };
-        }
-        Request::Help | Request::Version => Ok(true),
+        Request::Attach(target, options) => reported(watch::attach(&target, &options)),
+        Request::Read(file, options) => reported(watch::read(&file, &options)),
     };
+    // On its way out a fault gives the terminal back.
+    std::panic::catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| complain(&grief, 125))
+}
+
+/// The status that says whether there was a log.
+fn reported(seen: Result<bool, Box<dyn std::fmt::Display>>) -> ExitCode {
     match seen {
         Ok(true) => ExitCode::SUCCESS,
         // The report itself says why.

@@ -192,7 +192,7 @@ pub(crate) fn fields(bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// The last value of a property in that notation.
-fn property(bytes: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn property(bytes: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     let value = |field: &Vec<u8>| Some(field.strip_prefix(name)?.strip_prefix(b"=")?.to_vec());
     fields(bytes).iter().rev().find_map(value)
 }

@@ -14,7 +14,7 @@ mod split;
 mod words;
 
 pub use command_line::CommandLine;
-pub(crate) use command_line::fields;
+pub(crate) use command_line::{fields, property};
 pub use events::{Events, Follow};
 pub use key::{KeyChoice, KeySequence, QEMU_KEYS};
 pub use options::{Options, Request, Show, UsageError, request};

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -96,6 +96,17 @@ pub enum Request {
     Read(OsString, Options),
 }
 
+impl Request {
+    /// The options that come with it.
+    #[must_use]
+    pub const fn options(&self) -> Option<&Options> {
+        match self {
+            Self::Help | Self::Version => None,
+            Self::Run(options) | Self::Attach(_, options) | Self::Read(_, options) => Some(options),
+        }
+    }
+}
+
 /// A word of ours that is wrong, in one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError(String);
@@ -132,7 +143,10 @@ pub fn request(
         let variable = variable(name);
         environment(&variable).filter(|value| !value.is_empty()).map(|value| (variable, value))
     };
-    let path = |name: &str| value(name).map(|(_, value)| PathBuf::from(value));
+    // An empty one takes back what the environment says.
+    let path = |name: &str| {
+        value(name).map(|(_, value)| PathBuf::from(value)).filter(|path| path != Path::new(""))
+    };
     let mut options = Options {
         qemu: path("qemu"),
         vmlinux: path("vmlinux"),
@@ -198,6 +212,18 @@ pub fn request(
     }
     // Not from the environment: there they would keep QEMU from running.
     let mode = |name: &str| matches.get_one::<OsString>(name).cloned();
+    for (mode, idle) in [
+        ("attach", &["on", "stop-on", "expect"][..]),
+        ("read", &["on", "stop-on", "expect", "follow"]),
+    ] {
+        if matches.contains_id(mode)
+            && let Some(word) = idle.iter().find(|word| matches.contains_id(word))
+        {
+            return Err(UsageError(format!(
+                "--logbuf-{word} is for a QEMU that is started; leave it out with --logbuf-{mode}"
+            )));
+        }
+    }
     Ok(match (mode("attach"), mode("read")) {
         (Some(_), Some(_)) => {
             return Err(UsageError(
@@ -400,6 +426,14 @@ mod tests {
             matches!(asked(&["--logbuf-read=f@0x10"]), Ok(Request::Read(file, _)) if file == "f@0x10")
         );
         assert!(asked(&["--logbuf-read=f", "--logbuf-attach=7"]).is_err());
+        // A verdict that nobody gives is no success.
+        for word in ["--logbuf-expect=x", "--logbuf-stop-on=panic", "--logbuf-on=exit"] {
+            assert!(asked(&["--logbuf-attach=7", word]).is_err_and(|e| e.contains("is started")));
+            assert!(asked(&["--logbuf-read=f", word]).is_err());
+        }
+        assert!(asked(&["--logbuf-attach=7", "--logbuf-follow"]).is_ok());
+        let twin = read(&["--logbuf-attach=7"], &[("QEMU_LOGBUF_EXPECT", "x")]);
+        assert!(matches!(twin, Ok(Request::Attach(..))));
     }
 
     #[test]

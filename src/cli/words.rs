@@ -85,7 +85,7 @@ const GROUPS: &[Group] = &[
                 "logbuf-show",
                 "WHAT",
                 &["new", "all", "unseen"],
-                "records that are new since the last report, all, or unseen by any console [new]",
+                "records that are new since the key was pressed last, all, or unseen by any console [new]",
             ),
             one_of("logbuf-where", "WHEN", &["on", "off"], "where each CPU is, under the log [on]"),
             one_of(
@@ -228,8 +228,8 @@ While the guest runs or hangs: pkill -USR1 qemu-logbuf, or press
     }
     text.push_str(
         "
-[What holds where a word is not given.] Each but attach and read has a twin in
-the environment, QEMU_LOGBUF_QEMU and so on; the word wins. QEMU's own help: -h.
+[What holds where a word is not given.] What is said of QEMU has a twin in the
+environment, QEMU_LOGBUF_QEMU and so on; the word wins. QEMU's own help: -h.
 The manual: man qemu-logbuf
 ",
     );

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::types::KernelTypes;
 use crate::arch::Arch;
+use crate::guest::AddressRule;
 
 /// Where a kernel's names were taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,5 +107,16 @@ impl Names {
     #[must_use]
     pub fn address(&self, name: &str) -> Option<u64> {
         self.symbols.get(name).map(|symbol| symbol.address)
+    }
+
+    /// Whether a processor that is at `nip` is in the kernel, which runs
+    /// `displacement` bytes above where it was linked to; `None` where its
+    /// bounds are not known.
+    #[must_use]
+    pub fn holds(&self, rule: AddressRule, displacement: u64, nip: u64) -> Option<bool> {
+        let real = |name| rule.real(self.address(name)?.checked_add(displacement)?);
+        let start = real("_stext").or_else(|| real("_text"))?;
+        // In real mode, which begins a kernel, the address is the real one.
+        Some((start..real("_end")?).contains(&rule.real(nip).unwrap_or(nip)))
     }
 }

@@ -82,12 +82,15 @@ fn accompany(
     let (line, options) = from_anywhere(line, options);
     let mut signals = Signals::catch_questions()?;
     let _ = nix::sys::prctl::set_name(c"qemu-logbuf");
-    let stderr = stderr_of(qemu);
+    let plan = Plan::new(&options);
+    let stderr = stderr_of(qemu, &plan);
+    // Some may be among the descriptors that are let go.
+    let sources = Sources::new(&line, &options);
     let_go(inheritance, &stderr)?;
     SigSet::empty().thread_set_mask()?;
     crate::trace!("companion of {qemu}");
-    let observer = Observer::new(Sources::new(&line, &options), Ok(channel), qemu, &options);
-    let plan = Plan::new(&options).at(stderr.clone());
+    let observer = Observer::new(sources, Ok(channel), qemu, &options).beside(qemu);
+    let plan = plan.beside(qemu, stderr.clone());
     let mut desk = Desk::open(observer, plan)?;
     loop {
         let [asked, ended, done, monitor] = {
@@ -124,11 +127,13 @@ fn accompany(
     }
 }
 
-/// Where to report: QEMU's standard error, borrowed when it is needed. A host
-/// that lets nobody but a parent trace a process (Yama) refuses that, and then
-/// only our own copy leads there.
-fn stderr_of(qemu: Pid) -> Destination {
+/// Where to report: QEMU's standard error, borrowed when it is needed. Only our
+/// own copy leads there where QEMU's end is to be reported, since there is
+/// nobody to borrow from then, and on a host that lets nobody but a parent
+/// trace a process (Yama).
+fn stderr_of(qemu: Pid, plan: &Plan) -> Destination {
     match sys::descriptor_of(qemu, 2) {
+        _ if plan.needs_the_last_words() => Destination::Stderr,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Destination::Stderr,
         _ => Destination::StderrOf(qemu),
     }

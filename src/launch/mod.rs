@@ -10,6 +10,7 @@ mod signals;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -23,7 +24,7 @@ use crate::cli::{CommandLine, KeySequence, Options, QEMU_KEYS};
 use crate::monitor::{Channel, StdioUse, channel};
 use crate::sys::{self, Child, Inheritance};
 use crate::terminal::{Keys, Modes, Relay, is_terminal};
-use crate::watch::{Desk, Observer, Plan, Sources};
+use crate::watch::{Desk, Observer, Plan, Sources, hold};
 
 use session::Session;
 use signals::Signals;
@@ -104,7 +105,7 @@ pub fn run(
     inheritance: Inheritance,
     argv0: &std::ffi::OsStr,
     words: &[OsString],
-    options: Options,
+    mut options: Options,
 ) -> Result<End, LaunchError> {
     if channel::is_wrapped(words) || came_back() {
         return Err(LaunchError::Loop);
@@ -113,24 +114,40 @@ pub fn run(
     let line = CommandLine::read(words);
     crate::trace!("QEMU is {}; {line:?}", qemu.path.display());
     let keys = Keys::new(options.key, line.stdio, line.escape);
-    if let Some(key) = keys.sequence().filter(|_| keys.are_qemus()) {
+    if let Some(key) = keys.sequence().filter(|_| keys.are_qemus(line.stdio)) {
         return Err(LaunchError::Key(key));
     }
+    let vmlinux = options.vmlinux.as_mut();
+    let output = options.output.as_mut();
+    let _held = [
+        vmlinux.and_then(|path| hold(path, File::options().read(true))),
+        output.and_then(|path| hold(path, File::options().append(true))),
+    ];
+    let plan = Plan::new(&options);
     if line.daemonize {
-        if !Plan::new(&options).is_idle() {
-            use std::io::Write;
-            // Not worth a QEMU that is not started.
-            let _ = writeln!(
-                io::stderr(),
-                "qemu-logbuf: with -daemonize nobody stays to look out for events; leave out -daemonize, or the --logbuf options"
+        if !plan.is_idle() {
+            warn(
+                "with -daemonize nobody stays to look out for events; leave out -daemonize, or the --logbuf options",
             );
         }
         return Err(become_qemu(&qemu, words, inheritance));
     }
     if options.same_pid || line.libvirt {
+        // Nobody goes by the status of libvirt's.
+        if options.same_pid && plan.judges() {
+            warn(
+                "with --logbuf-same-pid the exit status is QEMU's own and no verdict; leave it out to have one",
+            );
+        }
         return companion::start(&qemu, words, &line, &inheritance, &options);
     }
     start(&qemu, words, &line, inheritance, options, keys)
+}
+
+/// Say something that is not worth a QEMU that is not started.
+fn warn(what: &str) {
+    use std::io::Write;
+    let _ = writeln!(io::stderr(), "qemu-logbuf: {what}");
 }
 
 /// Whether an exec of ours has come back to us.
@@ -169,7 +186,9 @@ fn start(
     let held = sys::hold_signals()?;
     let modes = Modes::note();
     let on_terminal = inheritance.was_open(0) && is_terminal(0);
-    let relay = on_terminal.then(|| Relay::open(line.reads_stdin_unseen)).and_then(Result::ok);
+    let relay = on_terminal.then(|| Relay::open(line.reads_stdin_unseen)).and_then(|relay| {
+        relay.inspect_err(|error| crate::trace!("no key can be watched for: {error}")).ok()
+    });
     let (relay, stdin) = relay.unzip();
     // Without a channel QEMU still runs; only the log can't be had.
     let channel = Channel::open();

@@ -82,8 +82,13 @@ impl Keys {
 
     /// Whether the chosen key is one that QEMU itself answers to.
     #[must_use]
-    pub fn are_qemus(&self) -> bool {
-        matches!(self.manner, Manner::LookOn { key, .. } if QEMU_KEYS.contains(&key))
+    pub fn are_qemus(&self, stdio: StdioUse) -> bool {
+        match self.manner {
+            Manner::LookOn { key, .. } => QEMU_KEYS.contains(&key),
+            // Without its escape QEMU has none of its keys.
+            Manner::Take { key } => stdio == StdioUse::Mux && self.escape == Some(key),
+            Manner::Off | Manner::Hold { .. } => false,
+        }
     }
 
     /// QEMU itself said how it uses the terminal.
@@ -233,6 +238,17 @@ mod tests {
         assert_eq!(feed(&mut keys, b"a\x01l"), (b"a\x01l".to_vec(), 1));
         assert_eq!(feed(&mut keys, b"\x01"), (b"\x01".to_vec(), 0));
         assert_eq!(feed(&mut keys, b"l"), (b"l".to_vec(), 1));
+    }
+
+    #[test]
+    fn qemus_own_keys_are_not_taken_from_it() {
+        let takes = |prefix, key, stdio| {
+            let choice = KeyChoice::Sequence(KeySequence { prefix, key });
+            Keys::new(choice, stdio, Some(1)).are_qemus(stdio)
+        };
+        assert!(takes(Some(1), b'x', StdioUse::Mux) && !takes(Some(1), b'k', StdioUse::Mux));
+        // Its escape alone would leave it none of them.
+        assert!(takes(None, 1, StdioUse::Mux) && !takes(None, 1, StdioUse::Plain));
     }
 
     #[test]

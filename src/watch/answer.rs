@@ -326,13 +326,8 @@ impl Guest<'_> {
 
     /// Whether the processor is known to be outside of the kernel.
     fn is_outside(&self, rule: AddressRule, displacement: u64, names: &Names) -> bool {
-        let real = |name| rule.real(names.address(name)?.checked_add(displacement)?);
-        let start = real("_stext").or_else(|| real("_text"));
-        let (Some(start), Some(end)) = (start, real("_end")) else { return false };
-        let Some(cpu) = (self.cpu)() else { return false };
-        // In real mode, which begins a kernel, the address is the real one.
-        let at = rule.real(cpu.nip).unwrap_or(cpu.nip);
-        !(start..end).contains(&at)
+        let holds = |cpu: &Cpu| names.holds(rule, displacement, cpu.nip);
+        (self.cpu)().as_ref().and_then(holds) == Some(false)
     }
 }
 

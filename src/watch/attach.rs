@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use super::plan::Plan;
 use super::question::{Question, Subject};
 use super::sources::Sources;
 use super::vigil::Vigil;
-use crate::cli::{Options, fields};
+use crate::cli::{Options, fields, property};
 use crate::monitor::{self, Monitor};
 use crate::sys::reason;
 use crate::terminal::Destination;
@@ -49,6 +50,10 @@ enum AttachError {
     Silent(PathBuf),
     /// Whoever answers is no QEMU, or leaves.
     Monitor(PathBuf, monitor::Error),
+    /// The host refused something we cannot do without.
+    Host(std::io::Error),
+    /// It ended, and no kernel had come.
+    NoKernel,
 }
 
 impl fmt::Display for AttachError {
@@ -84,6 +89,12 @@ impl fmt::Display for AttachError {
                 "nobody answers at {}; QEMU speaks to one QMP client at a time, so end the other one, or give QEMU a second -qmp",
                 path.display()
             ),
+            Self::Host(error) => {
+                write!(f, "cannot follow: {}; free some descriptors and try again", reason(error))
+            }
+            Self::NoKernel => f.write_str(
+                "QEMU ended, and no kernel had printed anything; attach to it while one does",
+            ),
             Self::Monitor(path, error) => {
                 write!(
                     f,
@@ -106,30 +117,32 @@ pub fn attach(target: &OsStr, options: &Options) -> Result<bool, Box<dyn fmt::Di
     let _ = ctrlc::set_handler(|| std::process::exit(INTERRUPTED));
     let mut observer =
         connect(target, options).map_err(|error| -> Box<dyn fmt::Display> { Box::new(error) })?;
+    // Who asks every launcher by its name does not mean this one.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::default());
     observer.prepare();
     observer.lend_file();
     let done = if options.follow.is_some() {
-        follow(&observer, options);
-        true
+        follow(&observer, options)
     } else {
         let destination = Destination::Stdout;
-        observer.answer(&Question { subject: Subject::Log, destination, for_all: None })
+        Ok(observer.answer(&Question { subject: Subject::Log, destination, for_all: None }))
     };
     observer.take_file_back();
-    Ok(done)
+    done.map_err(|error| -> Box<dyn fmt::Display> { Box::new(error) })
 }
 
-/// Show the log's records from the first on, and each as it is printed.
-fn follow(observer: &Observer, options: &Options) {
-    let Some(access) = observer.access() else { return };
-    let Ok((bell, desk)) = UnixStream::pair() else { return };
-    if bell.set_nonblocking(true).is_err() {
-        return;
-    }
+/// Show the log's records from the first on, and each as it is printed, until
+/// QEMU ends or nobody reads them any more.
+fn follow(observer: &Observer, options: &Options) -> Result<bool, AttachError> {
+    let host = AttachError::Host;
+    let (bell, desk) = UnixStream::pair().map_err(host)?;
+    bell.set_nonblocking(true).map_err(host)?;
+    let Some(access) = observer.access() else { return Ok(false) };
     // Nobody gives orders, and nobody asked for findings.
     let (_orders, taken) = channel();
     let (findings, _found) = channel();
-    Vigil::new(Plan::following(options), access, (taken, bell), (findings, desk)).run();
+    let vigil = Vigil::new(Plan::following(options), access, (taken, bell), (findings, desk));
+    if vigil.run() { Ok(true) } else { Err(AttachError::NoKernel) }
 }
 
 fn connect(target: &OsStr, options: &Options) -> Result<Observer, AttachError> {
@@ -233,9 +246,7 @@ fn qmp_paths(words: &[&[u8]]) -> Vec<PathBuf> {
         let &[option, value] = pair else { continue };
         let Some(option) = option.strip_prefix(b"-") else { continue };
         let fields = fields(value);
-        let property = |name: &[u8]| {
-            fields.iter().find_map(|field| field.strip_prefix(name)?.strip_prefix(b"="))
-        };
+        let property = |name: &[u8]| property(value, name);
         match option.strip_prefix(b"-").unwrap_or(option) {
             b"qmp" | b"qmp-pretty" => {
                 paths.extend(
@@ -244,12 +255,12 @@ fn qmp_paths(words: &[&[u8]]) -> Vec<PathBuf> {
             }
             b"chardev" if fields.first().is_some_and(|kind| kind == b"socket") => {
                 if let (Some(id), Some(name)) = (property(b"id"), property(b"path")) {
-                    chardevs.push((id.to_vec(), path(name)));
+                    chardevs.push((id, path(&name)));
                 }
             }
             b"mon" if property(b"mode").is_some_and(|mode| mode == b"control") => {
                 // The chardev comes first also without its name.
-                let id = property(b"chardev").map(<[u8]>::to_vec);
+                let id = property(b"chardev");
                 controls.extend(id.or_else(|| fields.first().cloned()));
             }
             _ => {}

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::sight::Console;
 use crate::printk::{Entry, Format, Log, Loss, Progress, Record, State};
 
 /// How many bytes of a log are kept at least; of a longer one, the older
@@ -40,6 +41,8 @@ pub(super) struct Boot {
     pub(super) panic_begun: bool,
     /// And that it has said all about it.
     pub(super) panic_done: bool,
+    /// The log says that a console was registered.
+    console_enabled: bool,
     /// The panic was taken for an event.
     pub(super) panicked: bool,
     /// How many entries there were when it was last reported.
@@ -52,9 +55,7 @@ impl Boot {
         self.resume
     }
 
-    /// Take what was read from [`Boot::resume`] on; the first record that
-    /// `wanted` accepts, or that begins a panic, whichever comes first, ends
-    /// the search for either.
+    /// Take what was read from [`Boot::resume`] on.
     pub(super) fn take(&mut self, log: &Log, progress: Progress) {
         self.progress = Some(progress);
         self.format = Some(log.format);
@@ -69,8 +70,9 @@ impl Boot {
         self.ring = self.ring.max(new);
         self.resume = log.resume().unwrap_or(self.resume);
         for record in log.records() {
-            self.panic_begun |= record.text.starts_with(PANIC);
-            self.panic_done |= record.text.starts_with(PANIC_END);
+            self.panic_begun |= begins_panic(record);
+            self.panic_done |= is_kernels(record) && record.text.starts_with(PANIC_END);
+            self.console_enabled |= enables_console(record);
         }
         self.give_up();
     }
@@ -96,6 +98,15 @@ impl Boot {
         let lost = Entry::Lost { seq: 0, count: next, why: Loss::Overwritten };
         self.cost += cost(&lost);
         self.entries.insert(0, lost);
+    }
+
+    /// Whether a console is registered, where the kernel's variables tell that
+    /// or else the log did.
+    pub(super) const fn console(&self, told: Console) -> Console {
+        match told {
+            Console::Unknown if self.console_enabled => Console::Registered,
+            told => told,
+        }
     }
 
     /// The log so far; `None` where nothing was printed.
@@ -136,7 +147,21 @@ fn cost(entry: &Entry) -> usize {
 
 /// Whether a record begins a panic.
 pub(super) fn begins_panic(record: &Record) -> bool {
-    record.text.starts_with(PANIC)
+    is_kernels(record) && record.text.starts_with(PANIC)
+}
+
+/// Whether a record is the kernel's own: what user space writes to `/dev/kmsg`
+/// is never of facility 0 (devkmsg_write()).
+const fn is_kernels(record: &Record) -> bool {
+    record.facility == 0
+}
+
+/// Whether a record says that a console was registered: `console [hvc0]
+/// enabled`, with `bootconsole` or `printk: legacy console` in its place.
+pub(super) fn enables_console(record: &Record) -> bool {
+    is_kernels(record)
+        && record.text.ends_with(b"] enabled")
+        && memchr::memmem::find(&record.text, b"console [").is_some_and(|at| at < 32)
 }
 
 /// The sequence number of an entry.
@@ -203,6 +228,30 @@ pub(super) mod tests {
         assert!(boot.is_reported());
         boot.take(&log(&[record(3, "Kernel panic - not syncing: x")]), progress(4));
         assert!(!boot.is_reported() && boot.panic_begun && !boot.panic_done);
+    }
+
+    #[test]
+    fn a_panic_is_the_kernels_to_tell() {
+        let mut boot = Boot::default();
+        let said = |facility| match record(0, "Kernel panic - not syncing: x") {
+            Entry::Record(record) => Entry::Record(Record { facility, ..record }),
+            lost @ Entry::Lost { .. } => lost,
+        };
+        // LOG_USER.
+        boot.take(&log(&[said(1)]), Progress::new(1, [0; 4]));
+        assert!(!boot.panic_begun);
+        boot.take(&log(&[said(0)]), Progress::new(1, [0; 4]));
+        assert!(boot.panic_begun);
+    }
+
+    #[test]
+    fn where_no_variable_tells_of_a_console_the_log_does() {
+        let mut boot = Boot::default();
+        boot.take(&log(&[record(0, "a")]), Progress::new(1, [0; 4]));
+        assert_eq!(boot.console(Console::Unknown), Console::Unknown);
+        boot.take(&log(&[record(1, "console [hvc0] enabled")]), Progress::new(2, [0; 4]));
+        assert_eq!(boot.console(Console::Unknown), Console::Registered);
+        assert_eq!(boot.console(Console::None), Console::None);
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::orders::{Finding, Order, Ringer};
 use super::plan::{Plan, status};
 use super::question::Question;
 use super::vigil::Vigil;
-use crate::monitor::StdioUse;
+use crate::monitor::{Shared, StdioUse};
 use crate::report::Report;
 use crate::terminal::Destination;
 
@@ -31,7 +31,7 @@ const LAST_WORDS: Duration = Duration::from_millis(1500);
 /// The observer, here or at work.
 enum Seat {
     Free(Box<Observer>),
-    Busy(JoinHandle<Box<Observer>>),
+    Busy(JoinHandle<Option<Box<Observer>>>),
     /// Its thread came to grief; there is nobody left to answer.
     Empty,
 }
@@ -53,6 +53,8 @@ struct Watch {
     orders: Sender<Order>,
     bell: UnixStream,
     findings: Receiver<Finding>,
+    /// It knows that QEMU has ended, and will end too.
+    told_of_end: bool,
 }
 
 impl Watch {
@@ -74,7 +76,7 @@ pub struct Desk {
     /// By which a look that takes long is cancelled.
     effort: Handle,
     /// By which the observer learns that a question waits.
-    asked: Arc<AtomicBool>,
+    question_waits: Arc<AtomicBool>,
     waiting: VecDeque<Task>,
     plan: Plan,
     watch: Option<Watch>,
@@ -84,13 +86,16 @@ pub struct Desk {
     ends: bool,
     /// What our exit status is to be.
     status: Option<u8>,
-    /// What was expected never came.
-    unexpected: bool,
+    /// QEMU's monitor, where it has one for us.
+    monitor: Option<Shared>,
     /// A byte comes in whenever the observer is done, or the vigil found
     /// something.
     done: UnixStream,
     bell: UnixStream,
 }
+
+/// Said when the vigil came to grief.
+const VIGIL_FAILED: &str = "looking out for events failed inside qemu-logbuf itself, and nobody does any more; QEMU is unharmed, please report this with a --logbuf-debug=FILE";
 
 /// Say that the observer came to grief.
 fn admit(place: &Destination) {
@@ -119,9 +124,10 @@ impl Desk {
         let (done, bell) = UnixStream::pair()?;
         done.set_nonblocking(true)?;
         let access = observer.access();
+        let monitor = access.as_ref().map(|access| access.monitor.clone());
         let mut desk = Self {
             effort: observer.effort(),
-            asked: observer.asked(),
+            question_waits: observer.question_waits(),
             answering: None,
             seat: Seat::Free(Box::new(observer)),
             waiting: VecDeque::new(),
@@ -130,7 +136,7 @@ impl Desk {
             access,
             ends: false,
             status: None,
-            unexpected: false,
+            monitor,
             done,
             bell,
         };
@@ -141,7 +147,6 @@ impl Desk {
             crate::trace!("no vigil: {error}");
         }
         if !desk.plan.is_idle() && desk.watch.is_none() {
-            desk.unexpected = desk.plan.expects();
             desk.plan.say("QEMU was started without a monitor for us, so nobody looks out for events; mount /proc and allow more descriptors, then start it again");
         }
         Ok(desk)
@@ -149,7 +154,9 @@ impl Desk {
 
     /// Let the vigil begin, if it has not.
     fn begin_watch(&mut self) -> io::Result<()> {
-        let Some(access) = self.access.take() else { return Ok(()) };
+        if self.access.is_none() {
+            return Ok(());
+        }
         let (orders, to_watch) = channel();
         let (findings, from_watch) = channel();
         let (theirs, ours) = UnixStream::pair()?;
@@ -157,12 +164,16 @@ impl Desk {
         ours.set_nonblocking(true)?;
         let (bell, ring) = (self.bell.try_clone()?, Ring(self.bell.try_clone()?, Ringer::Vigil));
         let plan = self.plan.clone();
-        let task = move || {
+        let Some(access) = self.access.take() else { return Ok(()) };
+        let task = move |access| {
             let _ring = ring;
             Vigil::new(plan, access, (to_watch, theirs), (findings, bell)).run();
         };
-        std::thread::Builder::new().name("qemu-logbuf".to_owned()).spawn(task)?;
-        self.watch = Some(Watch { orders, bell: ours, findings: from_watch });
+        if let Err((error, access)) = spawn(access, task) {
+            self.access = access;
+            return Err(error);
+        }
+        self.watch = Some(Watch { orders, bell: ours, findings: from_watch, told_of_end: false });
         Ok(())
     }
 
@@ -200,7 +211,7 @@ impl Desk {
         }
         let asked = |task: &&Task| matches!(task, Task::Asked(_));
         if self.waiting.iter().filter(asked).count() < WAITING {
-            self.asked.store(true, Ordering::Relaxed);
+            self.question_waits.store(true, Ordering::Relaxed);
             self.waiting.push_back(Task::Asked(question));
         }
         self.next();
@@ -209,7 +220,7 @@ impl Desk {
     /// Write to the terminal beneath what QEMU prints for what it has read.
     pub fn write_after_qemu(&mut self, lines: String) {
         if self.waiting.len() < WAITING {
-            self.asked.store(true, Ordering::Relaxed);
+            self.question_waits.store(true, Ordering::Relaxed);
             self.waiting.push_back(Task::AfterQemu(lines));
         }
         self.next();
@@ -255,6 +266,7 @@ impl Desk {
         // Nobody is there to be asked.
         self.waiting.retain(|task| matches!(task, Task::Answered(_)));
         if let Some(watch) = &mut self.watch {
+            watch.told_of_end = true;
             watch.order(Order::Ended);
         }
         loop {
@@ -268,7 +280,7 @@ impl Desk {
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
             let _ = poll(&mut [PollFd::new(self.done.as_fd(), PollFlags::POLLIN)], timeout);
         }
-        if self.status.is_none() && success && self.unexpected {
+        if self.status.is_none() && success && self.plan.expects() && self.qemu_ran() {
             self.plan.say(
                 "QEMU ended, and the log never said what --logbuf-expect names; --logbuf-on=exit shows the log it ended with",
             );
@@ -277,11 +289,21 @@ impl Desk {
         self.status
     }
 
+    /// Whether QEMU came as far as to greet us, which one that only says its
+    /// version does not. Where nobody can tell, it did: what was expected and
+    /// not seen is no success.
+    fn qemu_ran(&self) -> bool {
+        let Some(mut monitor) = self.monitor.as_ref().and_then(Shared::try_lock) else {
+            return true;
+        };
+        let _ = monitor.drain();
+        monitor.version().is_some()
+    }
+
     fn take_findings(&mut self) {
         while let Some(watch) = &mut self.watch {
             match watch.findings.try_recv() {
                 Ok(Finding::Status(status)) => self.status = Some(status),
-                Ok(Finding::Unexpected) => self.unexpected = true,
                 Ok(Finding::Report(report)) => {
                     self.waiting.push_back(Task::Answered(report));
                 }
@@ -289,7 +311,12 @@ impl Desk {
                     self.waiting.push_back(Task::Event { trigger, note, ends });
                 }
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => self.watch = None,
+                Err(TryRecvError::Disconnected) => {
+                    if !watch.told_of_end {
+                        self.plan.say(VIGIL_FAILED);
+                    }
+                    self.watch = None;
+                }
             }
         }
     }
@@ -306,8 +333,8 @@ impl Desk {
                 }
                 let place = self.answering.take();
                 match (thread.join(), place) {
-                    (Ok(observer), _) => Seat::Free(observer),
-                    (Err(_), place) => {
+                    (Ok(Some(observer)), _) => Seat::Free(observer),
+                    (_, place) => {
                         place.iter().for_each(admit);
                         Seat::Empty
                     }
@@ -353,23 +380,47 @@ impl Desk {
         });
     }
 
-    /// Let the observer work on a thread of its own.
+    /// Let the observer work on a thread of its own. Where the host gives
+    /// none, what was asked for is given up.
     fn send(&mut self, work: impl FnOnce(&mut Observer) + Send + 'static) {
-        let Ok(bell) = self.bell.try_clone() else { return };
         self.seat = match std::mem::replace(&mut self.seat, Seat::Empty) {
-            Seat::Free(mut observer) => {
-                let task = move || {
-                    let _ring = Ring(bell, Ringer::Observer);
+            Seat::Free(observer) => {
+                let bell = self.bell.try_clone();
+                let task = move |mut observer: Box<Observer>| {
+                    let _ring = bell.map(|bell| Ring(bell, Ringer::Observer));
                     work(&mut observer);
                     crate::sys::give_back_memory();
                     observer
                 };
-                match std::thread::Builder::new().name("qemu-logbuf".to_owned()).spawn(task) {
+                match spawn(observer, task) {
                     Ok(thread) => Seat::Busy(thread),
-                    Err(_) => Seat::Empty,
+                    Err((error, observer)) => {
+                        if let Some(place) = self.answering.take() {
+                            let why = crate::sys::reason(&error);
+                            let line = format!(
+                                "qemu-logbuf: cannot start a thread to read the log: {why}; ask again when there is room for one\r\n"
+                            );
+                            let _ = place.write(line.as_bytes());
+                        }
+                        observer.map_or(Seat::Empty, Seat::Free)
+                    }
                 }
             }
             other => other,
         };
     }
+}
+
+/// Let a thread work with `tool`, which comes back where there is no thread.
+fn spawn<T: Send + 'static, R: Send + 'static>(
+    tool: T,
+    work: impl FnOnce(T) -> R + Send + 'static,
+) -> Result<JoinHandle<Option<R>>, (io::Error, Option<T>)> {
+    let shelf = Arc::new(Mutex::new(Some(tool)));
+    let theirs = Arc::clone(&shelf);
+    let take =
+        |shelf: &Mutex<Option<T>>| shelf.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let task = move || take(&theirs).map(work);
+    let started = std::thread::Builder::new().name("qemu-logbuf".to_owned()).spawn(task);
+    started.map_err(|error| (error, take(&shelf)))
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::boot::{is_unfinished, seq};
+use super::boot::{enables_console, is_unfinished, seq};
 use super::sight::Console;
 use crate::cli::Follow;
 use crate::printk::{Entry, Record};
@@ -75,7 +75,9 @@ impl Follower {
         if shown.hands_over {
             self.handed_over = true;
             // The console shows this line itself, and what comes after.
-            if let Some(at) = entries.iter().position(enables_console) {
+            let enables =
+                |entry: &Entry| matches!(entry, Entry::Record(record) if enables_console(record));
+            if let Some(at) = entries.iter().position(enables) {
                 entries.truncate(at);
             }
         }
@@ -143,14 +145,6 @@ impl Follower {
         self.next = self.next.max(at.saturating_add(count));
         true
     }
-}
-
-/// Whether a record says that a console was registered: `console [hvc0]
-/// enabled`, with `bootconsole` or `printk: legacy console` in its place.
-fn enables_console(entry: &Entry) -> bool {
-    let Entry::Record(record) = entry else { return false };
-    record.text.ends_with(b"] enabled")
-        && memchr::memmem::find(&record.text, b"console [").is_some_and(|at| at < 32)
 }
 
 #[cfg(test)]

@@ -32,4 +32,4 @@ pub use file::read;
 pub use observer::Observer;
 pub use plan::Plan;
 pub use question::{Question, Subject};
-pub use sources::Sources;
+pub use sources::{Sources, hold};

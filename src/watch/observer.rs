@@ -21,11 +21,11 @@ use super::question::{Question, Subject};
 use super::sources::{SharedSources, Sources};
 use crate::cli::{Options, Show};
 use crate::guest::live::{LiveMemory, Reader, Scratch};
-use crate::guest::{Memory, ReadError};
+use crate::guest::{Cpu, Memory, ReadError};
 use crate::monitor::Error::Silent;
 use crate::monitor::channel::scratch_file;
 use crate::monitor::{Channel, CpuThread, Lent, Monitor, Shared, StdioUse};
-use crate::report::{Report, Scope, Verdict};
+use crate::report::{CpuLine, Report, Scope, Verdict};
 use crate::terminal::Destination;
 use crate::trace;
 
@@ -81,7 +81,7 @@ pub struct Observer {
     /// The names of places, as far as they were found.
     known: Known,
     /// A question waits for what is being prepared.
-    asked: Arc<AtomicBool>,
+    question_waits: Arc<AtomicBool>,
     /// The monitor is open: what comes from it is to be taken.
     listening: bool,
     /// What a QEMU that we did not start was lent to save to.
@@ -139,15 +139,21 @@ impl Observer {
             target: None,
             threads: Vec::new(),
             known: Known::default(),
-            asked: Arc::default(),
+            question_waits: Arc::default(),
             listening: true,
             lent: None,
         }
     }
 
+    /// The same beside a QEMU that is not our child but was started as `qemu`.
+    #[must_use]
+    pub fn beside(self, qemu: Pid) -> Self {
+        Self { press: self.press.beside(qemu), ..self }
+    }
+
     /// By which to say that a question waits.
-    pub(super) fn asked(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.asked)
+    pub(super) fn question_waits(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.question_waits)
     }
 
     /// By which a look that takes long is cancelled.
@@ -197,7 +203,7 @@ impl Observer {
             let start = Instant::now();
             let mut monitor = link.monitor.lock();
             let ready = loop {
-                let patience = match self.asked.load(Ordering::Relaxed) {
+                let patience = match self.question_waits.load(Ordering::Relaxed) {
                     true => SHORT_START,
                     false => START,
                 };
@@ -430,35 +436,41 @@ impl Observer {
         if (places || !led_to_log)
             && let Some(cpu) = registers.cpus().first().cloned()
         {
-            if places {
-                let processors = Processors {
-                    monitor: &link.monitor,
-                    memory: &link.memory,
-                    registers,
-                    threads: &mut self.threads,
-                    known: &mut self.known,
-                };
-                let (lines, whereabouts) = processors.lines(&answer.ground, !log);
-                report.cpus = lines;
-                match (whereabouts, &report.verdict) {
-                    (Whereabouts::InKernel, Verdict::NotEntered { .. }) => {
-                        // Still where it was loaded: in prom_init.
-                        report.verdict = Verdict::EnteredSilent { format: None };
-                    }
-                    (Whereabouts::Outside, Verdict::Log(_)) => {
-                        // What a reset leaves in memory until the next kernel
-                        // clears its data.
-                        report.warnings.push("no CPU is in the kernel; if the guest was reset, this is the log of the boot before, and the next kernel has not been entered".to_owned());
-                    }
-                    _ => {}
-                }
-            }
-            if let (Verdict::NotEntered { detail }, []) = (&mut report.verdict, &*report.cpus) {
-                let more = if detail.is_empty() { "" } else { "; " };
-                *detail = format!("CPU {} is at {:#x}{more}{detail}", cpu.index, cpu.nip);
-            }
+            let processors = Processors {
+                monitor: &link.monitor,
+                memory: &link.memory,
+                registers,
+                threads: &mut self.threads,
+                known: &mut self.known,
+            };
+            let lines = places.then(|| processors.lines(&answer.ground, !log));
+            tell_of_cpus(&mut report, &cpu, lines);
         }
         Ok(report)
+    }
+}
+
+/// Say in a report where the CPUs are, of which `first` is one, and what that
+/// means for the rest of it.
+fn tell_of_cpus(report: &mut Report, first: &Cpu, lines: Option<(Vec<CpuLine>, Whereabouts)>) {
+    if let Some((lines, whereabouts)) = lines {
+        report.cpus = lines;
+        match (whereabouts, &report.verdict) {
+            (Whereabouts::InKernel, Verdict::NotEntered { .. }) => {
+                // Still where it was loaded: in prom_init.
+                report.verdict = Verdict::EnteredSilent { format: None };
+            }
+            (Whereabouts::Outside, Verdict::Log(_)) => {
+                // What a reset leaves in memory until the next kernel clears
+                // its data.
+                report.warnings.push("no CPU is in the kernel; if the guest was reset, this is the log of the boot before, and the next kernel has not been entered".to_owned());
+            }
+            _ => {}
+        }
+    }
+    if let (Verdict::NotEntered { detail }, []) = (&mut report.verdict, &*report.cpus) {
+        let more = if detail.is_empty() { "" } else { "; " };
+        *detail = format!("CPU {} is at {:#x}{more}{detail}", first.index, first.nip);
     }
 }
 

@@ -28,8 +28,6 @@ pub(super) enum Finding {
     Report(Box<Report>),
     /// What the launcher's exit status is to be.
     Status(u8),
-    /// QEMU ran and has ended, and the log never said what was expected.
-    Unexpected,
 }
 
 /// Who rings at the desk: the observer, done with an answer, or the vigil.

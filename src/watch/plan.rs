@@ -1,6 +1,7 @@
 //! What the watch over a guest is to do, as the user's options ask for it,
 //! and the exit status that stands for each of its verdicts.
 
+use nix::unistd::Pid;
 use regex_lite::Regex;
 
 use super::press::Press;
@@ -33,6 +34,8 @@ pub struct Plan {
     destination: Destination,
     /// Nobody but QEMU's monitor says that QEMU has ended.
     pub(super) attached: bool,
+    /// QEMU is our child: that it stops for a moment is seen by nobody else.
+    pub(super) is_parent: bool,
 }
 
 impl Plan {
@@ -48,6 +51,7 @@ impl Plan {
             press: Press::new(options),
             destination: Destination::Stderr,
             attached: false,
+            is_parent: true,
         }
     }
 
@@ -62,13 +66,15 @@ impl Plan {
             press: Press::new(options),
             destination: Destination::Stdout,
             attached: true,
+            is_parent: false,
         }
     }
 
-    /// The same with another place for reports of events.
+    /// The same beside a QEMU that is not our child but was started as `qemu`,
+    /// with another place for reports of events.
     #[must_use]
-    pub fn at(self, destination: Destination) -> Self {
-        Self { destination, ..self }
+    pub fn beside(self, qemu: Pid, destination: Destination) -> Self {
+        Self { destination, is_parent: false, press: self.press.beside(qemu), ..self }
     }
 
     /// Where reports of events go.
@@ -80,6 +86,12 @@ impl Plan {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         !self.keeps_log() && self.follow.is_none()
+    }
+
+    /// Whether our exit status is to be a verdict.
+    #[must_use]
+    pub fn judges(&self) -> bool {
+        self.expects() || !self.stop_on.is_empty()
     }
 
     /// Whether a success needs words that the log has to say.
@@ -95,7 +107,8 @@ impl Plan {
 
     /// Whether what the log says at its very end matters: more than that it
     /// has come to a stop.
-    pub(super) fn needs_the_last_words(&self) -> bool {
+    #[must_use]
+    pub fn needs_the_last_words(&self) -> bool {
         let of = |events: &Events| events.panic || events.reset || events.shutdown || events.exit;
         of(&self.on) || of(&self.stop_on) || self.expect.is_some()
     }

@@ -4,6 +4,10 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::unistd::Pid;
 
 use crate::cli::Options;
 use crate::printk::Entry;
@@ -36,31 +40,62 @@ pub struct Press {
     color: ColorChoice,
     format: Format,
     output: Option<PathBuf>,
+    /// The process id for `{pid}`: what QEMU was started as from outside.
+    pid: u32,
+    /// It was said that records cannot be written there.
+    complained: Arc<AtomicBool>,
 }
 
 impl Press {
     /// As the options have it.
     #[must_use]
     pub fn new(options: &Options) -> Self {
-        Self { color: options.color, format: options.format, output: options.output.clone() }
+        Self {
+            color: options.color,
+            format: options.format,
+            output: options.output.clone(),
+            pid: std::process::id(),
+            complained: Arc::default(),
+        }
+    }
+
+    /// The same beside a QEMU that was started as `qemu`.
+    #[must_use]
+    pub fn beside(self, qemu: Pid) -> Self {
+        Self { pid: qemu.as_raw().unsigned_abs(), ..self }
     }
 
     /// Write a whole report to the file that the options name, or else to
     /// `destination`; whether that could be done.
     pub fn put(&self, report: &Report, destination: &Destination) -> bool {
-        let Some(path) = &self.output else {
-            return self.write(report, destination).is_ok();
-        };
-        let path = filled_in(path, report.number);
-        let Err(error) = self.write(report, &Destination::File(path.clone())) else { return true };
-        let line = format!(
-            "qemu-logbuf: cannot write {}: {}, so the report is shown here; name another file with --logbuf-output\r\n",
-            path.display(),
-            reason(&error)
-        );
-        let _ = Destination::Stderr.write(line.as_bytes());
-        // What was asked for is worth more than the file it was to be in.
-        self.write(report, destination).is_ok()
+        let write = |place: &Destination| self.write(report, place);
+        self.put_by(report.number, destination, &write, Some("the report is"))
+    }
+
+    /// Write to the file that the options name for the report of that number,
+    /// or else to `destination`. What was asked for is worth more than the
+    /// file it was to be in: where that cannot be written it is shown at
+    /// `destination`, and it is said that `what is`, if anything is to be said.
+    fn put_by(
+        &self,
+        number: u64,
+        destination: &Destination,
+        write: &dyn Fn(&Destination) -> io::Result<()>,
+        what_is: Option<&str>,
+    ) -> bool {
+        let Some(path) = &self.output else { return write(destination).is_ok() };
+        let path = self.filled_in(path, number);
+        let Err(error) = write(&Destination::File(path.clone())) else { return true };
+        if let Some(what_is) = what_is {
+            let why = reason(&error);
+            let line = format!(
+                "cannot write {}: {why}, so {what_is} shown here; name another file with --logbuf-output",
+                path.display()
+            );
+            self.say(&line, destination);
+            self.complained.store(true, Ordering::Relaxed);
+        }
+        write(destination).is_ok()
     }
 
     fn write(&self, report: &Report, destination: &Destination) -> io::Result<()> {
@@ -77,32 +112,49 @@ impl Press {
     /// Write entries of a log in one piece, as they stand in a report, where
     /// reports for `destination` go.
     pub(super) fn put_entries(&self, entries: &[Entry], destination: &Destination) {
-        let place = self.place(destination);
-        let report = Report::new(Verdict::EnteredSilent { format: None });
-        let formatter = report::formatter(&report, self.format, self.style(&place));
-        let mut out = Vec::new();
-        for entry in entries {
-            formatter.entry(&mut out, entry);
-        }
-        let _ = place.write(&out);
-    }
-
-    /// Write a line of our own, where reports for `destination` go; not among
-    /// JSON lines.
-    pub(super) fn say(&self, what: &str, destination: &Destination) {
-        let place = match self.format {
-            Format::Json if self.output.is_some() => destination.clone(),
-            _ => self.place(destination),
+        let write = |place: &Destination| {
+            let report = Report::new(Verdict::EnteredSilent { format: None });
+            let formatter = report::formatter(&report, self.format, self.style(place));
+            let mut out = Vec::new();
+            for entry in entries {
+                formatter.entry(&mut out, entry);
+            }
+            place.write(&out)
         };
-        let end = if place.is_raw() { "\r\n" } else { "\n" };
-        let _ = place.write(format!("qemu-logbuf: {what}{end}").as_bytes());
+        let failed = self.output.is_some() && self.complained.load(Ordering::Relaxed);
+        let what_is = (!failed).then_some("records are");
+        self.put_by(0, destination, &write, what_is);
     }
 
-    fn place(&self, destination: &Destination) -> Destination {
-        match &self.output {
-            Some(path) => Destination::File(filled_in(path, 0)),
-            None => destination.clone(),
+    /// Write a line of our own, which is no report, to who asks at
+    /// `destination`.
+    pub(super) fn say(&self, what: &str, destination: &Destination) {
+        let destination = match destination {
+            Destination::Stdout => &Destination::Stderr,
+            other => other,
+        };
+        let end = if destination.is_raw() { "\r\n" } else { "\n" };
+        let _ = destination.write(format!("qemu-logbuf: {what}{end}").as_bytes());
+    }
+
+    /// A file's name with `{pid}` and `{n}`, the report's number (0 for what is
+    /// no report), filled in.
+    fn filled_in(&self, path: &Path, number: u64) -> PathBuf {
+        let (pid, number) = (self.pid.to_string(), number.to_string());
+        let mut name = path.as_os_str().as_bytes().to_vec();
+        for (hole, value) in [("{pid}", &pid), ("{n}", &number)] {
+            let mut filled = Vec::with_capacity(name.len());
+            let mut rest = name.as_slice();
+            while let Some(at) = memchr::memmem::find(rest, hole.as_bytes()) {
+                let (before, behind) = rest.split_at(at);
+                filled.extend_from_slice(before);
+                filled.extend_from_slice(value.as_bytes());
+                rest = behind.get(hole.len()..).unwrap_or_default();
+            }
+            filled.extend_from_slice(rest);
+            name = filled;
         }
+        PathBuf::from(OsString::from_vec(name))
     }
 
     fn style(&self, destination: &Destination) -> Style {
@@ -130,40 +182,37 @@ impl Press {
     }
 }
 
-/// A file's name with `{pid}`, the process id that QEMU was started as from
-/// outside, and `{n}`, the report's number (0 for what is no report), filled in.
-fn filled_in(path: &Path, number: u64) -> PathBuf {
-    let pid = std::process::id().to_string();
-    let number = number.to_string();
-    let mut name = path.as_os_str().as_bytes().to_vec();
-    for (hole, value) in [("{pid}", &pid), ("{n}", &number)] {
-        let mut filled = Vec::with_capacity(name.len());
-        let mut rest = name.as_slice();
-        while let Some(at) = memchr::memmem::find(rest, hole.as_bytes()) {
-            let (before, behind) = rest.split_at(at);
-            filled.extend_from_slice(before);
-            filled.extend_from_slice(value.as_bytes());
-            rest = behind.get(hole.len()..).unwrap_or_default();
-        }
-        filled.extend_from_slice(rest);
-        name = filled;
-    }
-    PathBuf::from(OsString::from_vec(name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::printk::Loss;
 
     #[test]
     fn a_files_name_may_hold_process_and_number() {
-        let pid = std::process::id();
-        for (name, filled) in [
-            ("log", "log".to_owned()),
-            ("log-{pid}.{n}", format!("log-{pid}.7")),
-            ("{n}{n}/{p}{", "77/{p}{".to_owned()),
-        ] {
-            assert_eq!(filled_in(Path::new(name), 7), PathBuf::from(filled));
+        let press = Press::new(&Options::default());
+        let own = std::process::id();
+        assert_eq!(press.filled_in(Path::new("{pid}"), 7), PathBuf::from(own.to_string()));
+        let press = press.beside(Pid::from_raw(123));
+        for (name, filled) in
+            [("log", "log"), ("log-{pid}.{n}", "log-123.7"), ("{n}{n}/{p}{", "77/{p}{")]
+        {
+            assert_eq!(press.filled_in(Path::new(name), 7), PathBuf::from(filled));
         }
+    }
+
+    #[test]
+    fn what_cannot_be_written_where_it_should_is_written_elsewhere_and_said_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let output = Some(folder.path().join("none/log"));
+        let press = Press::new(&Options { output, ..Options::default() });
+        let path = folder.path().join("elsewhere");
+        let elsewhere = Destination::File(path.clone());
+        for number in 0..2 {
+            let lost = Entry::Lost { seq: number, count: 1, why: Loss::Overwritten };
+            press.put_entries(&[lost], &elsewhere);
+        }
+        let text = std::fs::read_to_string(path).expect("it was written");
+        assert_eq!(text.matches("cannot write ").count(), 1, "{text}");
+        assert!(text.contains("so records are shown here; name another"), "{text}");
     }
 }

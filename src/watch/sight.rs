@@ -77,8 +77,8 @@ pub(super) enum Console {
 /// The search for a kernel, and the kernel in sight.
 pub(super) struct Sight {
     sources: SharedSources,
-    /// Of the sources, how many were asked.
-    asked: usize,
+    /// How many of them were tried.
+    tried: usize,
     /// What the guest's kernel may have.
     names: Vec<Arc<Names>>,
     kernel: Option<Kernel>,
@@ -93,7 +93,7 @@ impl Sight {
     pub(super) const fn new(sources: SharedSources) -> Self {
         Self {
             sources,
-            asked: 0,
+            tried: 0,
             names: Vec::new(),
             kernel: None,
             former: None,
@@ -102,11 +102,11 @@ impl Sight {
         }
     }
 
-    /// Ask one more source for names; whether there was one.
-    fn ask(&mut self) -> bool {
+    /// Try one more source of names; whether there was one.
+    fn try_another(&mut self) -> bool {
         let mut sources = self.sources.lock();
-        while let Some(attempt) = sources.get(self.asked) {
-            self.asked += 1;
+        while let Some(attempt) = sources.get(self.tried) {
+            self.tried += 1;
             if let Ok(candidate) = &attempt.result {
                 self.names.push(Arc::new(candidate.names.clone()));
                 return true;
@@ -172,10 +172,7 @@ impl Sight {
         else {
             return false;
         };
-        let real = |name| rule.real(names.address(name)?.checked_add(*displacement)?);
-        let start = real("_stext").or_else(|| real("_text"));
-        let (Some(start), Some(end)) = (start, real("_end")) else { return false };
-        !(start..end).contains(&rule.real(cpu.nip).unwrap_or(cpu.nip))
+        names.holds(*rule, *displacement, cpu.nip) == Some(false)
     }
 
     /// A report of what is known of the kernel that is in sight, or was last.
@@ -192,7 +189,7 @@ impl Sight {
     fn find(&mut self, memory: &dyn Memory, leisure: bool) -> Result<Option<Kernel>, ReadError> {
         // Asking files may take long, and somebody else may be at it.
         if leisure && self.names.is_empty() {
-            self.ask();
+            self.try_another();
         }
         for names in &self.names {
             if let Some(kernel) = at_its_place(memory, names) {
@@ -229,7 +226,7 @@ impl Sight {
                 Identity::Other(_) => {}
             }
             if number == self.names.len() {
-                self.ask();
+                self.try_another();
             }
         }
         let low = Low::of(memory);

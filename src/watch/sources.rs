@@ -1,7 +1,7 @@
 //! Where the guest's kernel may have its names from: files, asked one after
 //! another and only as far as needed.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::trace;
 /// The files asked for names so far, and those yet to ask.
 #[derive(Debug)]
 pub struct Sources {
-    asked: Vec<Attempt>,
+    attempts: Vec<Attempt>,
     search: Search,
     /// QEMU's kernel, where its name is of an inherited descriptor, which is
     /// about to be closed.
@@ -30,25 +30,18 @@ impl Sources {
             kernel: line.kernel.clone(),
             ..Request::default()
         };
-        let mut held = None;
-        if let Some(kernel) = &mut request.kernel {
-            // A pipe's bytes are QEMU's; opening one might even wait.
-            if !std::fs::metadata(&*kernel).is_ok_and(|metadata| metadata.is_file()) {
-                request.kernel = None;
-            } else if ["/proc/self/fd", "/dev/fd"].iter().any(|fds| kernel.starts_with(fds)) {
-                held = File::open(&*kernel).ok();
-                request.kernel =
-                    held.as_ref().map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()).into());
-            }
-        }
-        Self { asked: Vec::new(), search: Search::new(request), _held: held }
+        // A pipe's bytes are QEMU's; opening one might even wait.
+        let is_file = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|file| file.is_file());
+        request.kernel = request.kernel.filter(is_file);
+        let held = request.kernel.as_mut().and_then(|path| hold(path, File::options().read(true)));
+        Self { attempts: Vec::new(), search: Search::new(request), _held: held }
     }
 
     /// What the user named, and the kernel of a QEMU that runs already.
     #[must_use]
     pub fn of(given: Option<PathBuf>, kernel: Option<PathBuf>) -> Self {
         let request = Request { given, kernel, ..Request::default() };
-        Self { asked: Vec::new(), search: Search::new(request), _held: None }
+        Self { attempts: Vec::new(), search: Search::new(request), _held: None }
     }
 
     /// Ask files until one has names, so that they are at hand later, also if
@@ -62,17 +55,28 @@ impl Sources {
 
     /// What the file of that number gave; `None` after the last.
     pub fn get(&mut self, number: usize) -> Option<&Attempt> {
-        while self.asked.len() <= number {
+        while self.attempts.len() <= number {
             let attempt = self.search.next()?;
             let path = attempt.path.display();
             match &attempt.result {
                 Ok(candidate) => trace!("{path}: {} names", candidate.names.symbols.len()),
                 Err(error) => trace!("{path}: {error}"),
             }
-            self.asked.push(attempt);
+            self.attempts.push(attempt);
         }
-        self.asked.get(number)
+        self.attempts.get(number)
     }
+}
+
+/// Open a file once more that is named by an inherited descriptor, since those
+/// are closed as soon as QEMU has them; its name from then on is in `path`.
+pub fn hold(path: &mut PathBuf, how: &OpenOptions) -> Option<File> {
+    if !["/proc/self/fd", "/dev/fd"].iter().any(|fds| path.starts_with(fds)) {
+        return None;
+    }
+    let file = how.open(&*path).ok()?;
+    *path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+    Some(file)
 }
 
 /// Sources that the observer and the vigil take turns at.

@@ -6,7 +6,8 @@
 //! something to do. What is printed shortly before the guest's end counts
 //! most, so it is read at that moment: when QEMU says that it ends, its
 //! process is stopped for the time of the read, which no other client of
-//! QEMU's can notice. A reset says so only after the image was loaded over
+//! QEMU's can notice. (Its parent can: where that is not us, it is read as it
+//! runs.) A reset says so only after the image was loaded over
 //! the log; for that case the log is copied as it is printed, every 10 ms,
 //! and every millisecond while more is coming. (`set-action` could hold the
 //! guest before the reset, but adds STOP and SHUTDOWN events for every other
@@ -36,7 +37,8 @@ use crate::guest::live::LiveMemory;
 use crate::monitor::{Event, Shared};
 use crate::printk::{Log, Progress};
 use crate::report::{self, Verdict};
-use crate::terminal::Destination;
+use crate::sys;
+use crate::terminal::{Destination, is_terminal};
 use crate::trace;
 
 /// How often to look.
@@ -59,6 +61,10 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// How long a panic may go on printing before it is reported.
 const PANIC_PRINTS: Duration = Duration::from_millis(500);
+
+/// How long the report on a guest that is to be ended may take: where it goes
+/// may not be read, or not ever.
+const REPORTED: Duration = Duration::from_secs(5);
 
 /// A limit to a kernel's silence.
 struct Limit {
@@ -91,9 +97,13 @@ pub(super) struct Vigil {
     limits: Vec<Limit>,
     follower: Option<(Follower, Destination)>,
     closing: Option<Closing>,
+    /// When to end QEMU though the report before that is not out.
+    end_at: Option<Instant>,
     has_verdict: bool,
     /// As of the last look.
     console: Console,
+    /// There was a kernel, in this boot or another.
+    saw_kernel: bool,
     paused: bool,
     listening: bool,
     ended: bool,
@@ -128,7 +138,7 @@ impl Vigil {
         let limit = |time: Option<Duration>, ends| Some(Limit { time: time?, ends, passed: false });
         let limits = [limit(plan.on.stall, false), limit(plan.stop_on.stall, true)];
         let place = match plan.destination() {
-            Destination::Stderr if crate::terminal::is_terminal(0) => Destination::Terminal,
+            Destination::Stderr if [0, 2].into_iter().all(is_terminal) => Destination::Terminal,
             place => place,
         };
         let follower = plan.follow.map(|what| (Follower::new(what, 0), place));
@@ -148,8 +158,10 @@ impl Vigil {
             limits: limits.into_iter().flatten().collect(),
             follower,
             closing: None,
+            end_at: None,
             has_verdict: false,
             console: Console::Unknown,
+            saw_kernel: false,
             paused: false,
             listening: true,
             ended: false,
@@ -159,21 +171,25 @@ impl Vigil {
         }
     }
 
-    /// Watch until QEMU has ended, or nobody listens any more.
-    pub(super) fn run(mut self) {
+    /// Watch until QEMU has ended, or nobody listens any more. Whether there
+    /// was a kernel.
+    pub(super) fn run(mut self) -> bool {
         loop {
             self.wait();
             if !self.take_orders() {
-                return;
+                return self.saw_kernel;
             }
             self.take_events();
-            if self.ended {
-                self.finish();
-                return;
-            }
             if self.wait_for_look().is_some_and(|wait| wait.is_zero()) {
                 self.look(PATIENCE);
                 self.judge();
+            }
+            if self.ended {
+                self.finish();
+                return self.saw_kernel;
+            }
+            if self.end_at.is_some_and(|at| at <= Instant::now()) {
+                self.end_qemu();
             }
             self.close();
         }
@@ -181,7 +197,7 @@ impl Vigil {
 
     /// Sleep until something comes, or it is time to look.
     fn wait(&mut self) {
-        let closing = self.closing.as_ref().and_then(Closing::due);
+        let closing = self.closing.as_ref().map_or(self.end_at, Closing::due);
         let closing = closing.map(|at| at.saturating_duration_since(Instant::now()));
         let wait = [self.wait_for_look(), closing].into_iter().flatten().min();
         let timeout = wait.map_or(PollTimeout::NONE, |wait| {
@@ -190,11 +206,16 @@ impl Vigil {
             PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
         });
         let mut fds = vec![PollFd::new(self.bell.as_fd(), PollFlags::POLLIN)];
+        if self.plan.attached {
+            fds.push(PollFd::new(sys::standard(1), PollFlags::empty()));
+        }
         if self.listening {
             fds.push(PollFd::new(self.socket.as_fd(), PollFlags::POLLIN));
         }
         // A signal's interruption is one more look, no more.
         let _ = poll(&mut fds, timeout);
+        // Nobody reads any more what is shown of somebody else's QEMU.
+        self.ended |= self.plan.attached && fds.get(1).and_then(PollFd::any).unwrap_or(false);
     }
 
     /// How long until the next look; `None` for one that nobody needs.
@@ -271,7 +292,8 @@ impl Vigil {
     /// Look once more, while QEMU stands still on its way out. It goes on
     /// before anything is done about what was seen: that may take its time.
     fn final_look(&mut self) {
-        let stopped = self.memory.process().filter(|_| !self.ended).map(Stopped::stop);
+        let may_stop = self.plan.is_parent && !self.ended;
+        let stopped = self.memory.process().filter(|_| may_stop).map(Stopped::stop);
         let seen = self.see(Duration::ZERO);
         drop(stopped);
         if let Some((seen, gap)) = seen {
@@ -304,9 +326,9 @@ impl Vigil {
             Ok(Look::Same(_)) if self.stale.is_some() && self.boot.progress.is_none() => {}
             Ok(Look::Same(console)) => {
                 self.boot.quiet += gap;
-                self.console = console;
-                self.follow(None, console);
-                self.check_silence(console);
+                self.console = self.boot.console(console);
+                self.follow(None, self.console);
+                self.check_silence(self.console);
             }
             Ok(Look::More { log, progress, again, console }) => {
                 if again {
@@ -315,8 +337,9 @@ impl Vigil {
                 self.stale = None;
                 let over = self.boot.panic_begun && self.plan.stop_on.panic;
                 self.boot.take(&log, progress);
-                self.console = console;
-                self.follow(Some(&log), console);
+                self.saw_kernel = true;
+                self.console = self.boot.console(console);
+                self.follow(Some(&log), self.console);
                 // What is said after a panic does not save the boot.
                 if !over {
                     self.check_words(&log);
@@ -388,6 +411,7 @@ impl Vigil {
         self.boot.note_report();
         if ends {
             self.give_verdict(status::STALL);
+            self.end_at = Some(Instant::now() + REPORTED);
         }
         self.tell(Finding::Ask { trigger: "stall", note, ends });
     }
@@ -534,15 +558,9 @@ impl Vigil {
             self.boot = before;
         }
         self.judge_now();
-        // A machine that never was has no log.
-        if !self.memory.is_prepared() {
-            return;
-        }
-        if self.plan.expects() && !self.has_verdict {
-            self.tell(Finding::Unexpected);
-        }
-        // Nothing to add to what was reported of the same end.
-        if self.plan.on.exit && !self.boot.is_reported() {
+        // Nothing to add to what was reported of the same end; and a machine
+        // that never was has no log.
+        if self.plan.on.exit && !self.boot.is_reported() && self.memory.is_prepared() {
             self.report("exit");
         }
     }

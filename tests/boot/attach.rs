@@ -1,10 +1,13 @@
 //! A QEMU that was started without us, and what was saved of one.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use object::{Object, ObjectSymbol};
 use qemu_logbuf::monitor::Monitor;
 
@@ -158,6 +161,32 @@ fn a_qemu_that_runs_already_is_followed_until_it_ends() {
         text
     });
     assert_eq!(followed(&hung, Some("Hardware name")).1, Some(130));
+}
+
+/// As by `| head -1`: with nobody left to read, nobody follows, not
+/// even a kernel that says nothing more.
+#[test]
+fn following_ends_with_its_reader() {
+    let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
+    let bare = Bare::start(&hung);
+    let mut command = Command::new(lab::qemu_logbuf());
+    command.arg(format!("--logbuf-attach={}", bare.socket().display())).arg("--logbuf-follow");
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = child.expect("qemu-logbuf runs");
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("a record");
+    // Who asks every launcher by its name does not mean this one.
+    let pid = Pid::from_raw(child.id().try_into().expect("a process id"));
+    kill(pid, Signal::SIGUSR1).expect("it runs");
+    assert!(child.try_wait().expect("a child").is_none());
+    drop(stdout);
+    let mut end = None;
+    until("its end", || {
+        end = child.try_wait().expect("a child");
+        end.is_some()
+    });
+    assert_eq!(end.and_then(|end| end.code()), Some(0));
 }
 
 /// A bare QEMU whose kernel hangs, and the messages it has by then.

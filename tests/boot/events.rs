@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use qemu_logbuf::monitor::Monitor;
 
-use super::guest::{Guest, MACHINE, Terminal, in_time, until};
+use super::guest::{Guest, MACHINE, Terminal, catches, in_time, until};
 use super::{boot, lab, messages};
 
 /// An event's reports, one after the other.
@@ -245,6 +246,68 @@ fn what_the_log_is_expected_to_say_decides() {
     assert!(!good.stderr().contains("OS terminated"), "it was ended before");
     let mut bad = Guest::start(words("--logbuf-expect=Welcome to Nowhere"));
     assert_eq!(bad.wait(), Some(121));
+}
+
+/// A machine without memory, one that is not made yet, and one whose report
+/// nobody reads: what nobody saw is no success.
+#[test]
+fn what_nobody_saw_is_not_what_was_expected() {
+    let Some(_) = lab::stock() else { return };
+    for machine in [&["-M", "none"][..], &["-M", "pseries", "-preconfig"]] {
+        let words = [machine, &["-display", "none", "-nodefaults", "--logbuf-expect=x"]].concat();
+        let mut guest = Guest::start(words);
+        until("QEMU's handlers", || {
+            guest.qemu().is_some_and(|qemu| catches(qemu, Signal::SIGTERM))
+        });
+        assert_eq!(guest.terminate(), Some(121), "{machine:?}: {}", guest.stderr());
+        assert!(guest.stderr().contains("never said what --logbuf-expect"), "{}", guest.stderr());
+    }
+}
+
+/// Nor does a report that nobody reads keep a guest that is to be ended.
+#[test]
+fn a_stall_ends_qemu_though_its_report_goes_nowhere() {
+    let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let fifo = folder.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let output = format!("--logbuf-output={}", fifo.display());
+    let mut guest = Guest::start(boot(&hung, &["--logbuf-stop-on=stall:1", &output]));
+    assert_eq!(guest.wait(), Some(124), "{}", guest.stderr());
+}
+
+/// A shell's `>(...)`, which only a descriptor names.
+#[test]
+fn reports_go_to_a_descriptor_that_was_inherited() {
+    let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let words = ["--logbuf-stop-on=stall:1", "--logbuf-output=/dev/fd/3"];
+    let command = "\"$@\" 3> >(cat >piped); status=$?; wait $!; exit $status";
+    let status = Command::new("bash")
+        .args(["-c", command, "bash"])
+        .arg(lab::qemu_logbuf())
+        .args(boot(&hung, &words))
+        .current_dir(folder.path())
+        .stdout(std::process::Stdio::null())
+        .status()
+        .expect("bash runs");
+    assert_eq!(status.code(), Some(124));
+    let piped = std::fs::read_to_string(folder.path().join("piped")).expect("a file");
+    assert!(piped.contains("Hardware name") && piped.contains("end of report"), "{piped}");
+}
+
+/// Beside a QEMU that has the launcher's process id, its end is still told of;
+/// and that its status is no verdict is said.
+#[test]
+fn the_end_is_reported_beside_qemu_too() {
+    let Some(hung) = lab::stock_hung_in("register_early_udbg_console") else { return };
+    let mut words = vec!["--logbuf-same-pid", "--logbuf-follow=all", "--logbuf-on=exit"];
+    words.push("--logbuf-expect=Welcome to Nowhere");
+    let mut guest = Guest::start_unready(boot(&hung, &words));
+    until("all that it says", || guest.stderr().contains("Hardware name"));
+    assert_eq!(guest.terminate(), Some(0));
+    until("the report of the end", || reports(&guest.stderr(), "exit").len() == 1);
+    assert!(guest.stderr().contains("is QEMU's own and no verdict"), "{}", guest.stderr());
 }
 
 #[test]

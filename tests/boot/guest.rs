@@ -34,6 +34,14 @@ pub struct Guest {
 impl Guest {
     /// Start it with these words on its command line.
     pub fn start<I: Into<OsString>>(words: impl IntoIterator<Item = I>) -> Self {
+        let guest = Self::start_unready(words);
+        // Until its handler is there, SIGUSR1 ends any process.
+        until("the launcher's signal handlers", || catches(guest.pid(), Signal::SIGUSR1));
+        guest
+    }
+
+    /// The same of one that may not be asked, as it is QEMU itself.
+    pub fn start_unready<I: Into<OsString>>(words: impl IntoIterator<Item = I>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let output = folder.path().join("console");
         let child = Command::new(super::lab::qemu_logbuf())
@@ -44,10 +52,7 @@ impl Guest {
             .stderr(File::create(folder.path().join("stderr")).expect("a file"))
             .spawn()
             .expect("qemu-logbuf starts");
-        let guest = Self { child, folder, output };
-        // Until its handler is there, SIGUSR1 ends any process.
-        until("the launcher's signal handlers", || catches(guest.pid(), Signal::SIGUSR1));
-        guest
+        Self { child, folder, output }
     }
 
     /// What came on stderr, reports among it.
@@ -63,6 +68,13 @@ impl Guest {
     /// The process id of the launcher.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().try_into().expect("a process id"))
+    }
+
+    /// The process id of QEMU, its child.
+    pub fn qemu(&self) -> Option<Pid> {
+        let pid = self.pid();
+        let children = read(Path::new(&format!("/proc/{pid}/task/{pid}/children")));
+        children.split_whitespace().next()?.parse().ok().map(Pid::from_raw)
     }
 
     /// Send SIGUSR1 and wait for the whole report.
@@ -118,7 +130,7 @@ impl Drop for Guest {
 }
 
 /// Whether a process has a handler for a signal.
-fn catches(pid: Pid, signal: Signal) -> bool {
+pub fn catches(pid: Pid, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     caught

@@ -150,6 +150,27 @@ fn a_fault_of_our_own_is_said() {
     super::until("QEMU's end", || !is_alive(qemu));
 }
 
+/// The same where QEMU is somebody else's.
+#[test]
+fn a_fault_of_our_own_beside_another_qemu_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(qemu) = qemu() else { return };
+    let socket = folder.path().join("qmp");
+    let option = format!("unix:{},server=on,wait=off", socket.display());
+    let mut bare = Command::new(qemu);
+    bare.args(["-M", "none", "-display", "none", "-nodefaults", "-qmp", &option]);
+    let mut bare = bare.spawn().expect("QEMU starts");
+    super::until("the QMP socket", || socket.exists());
+    let mut command = Command::new(launcher());
+    command.arg(format!("--logbuf-attach={}", socket.display())).env("QEMU_LOGBUF_FAULT", "answer");
+    let output = command.output().expect("it starts");
+    let _ = bare.kill();
+    let _ = bare.wait();
+    let line = String::from_utf8_lossy(&output.stderr);
+    assert!(line.contains("failed inside itself, and nothing else is harmed"), "{line}");
+    assert_eq!((output.status.code(), line.lines().count()), (Some(125), 1), "{line}");
+}
+
 /// Of another user, and, as its program may not be read, not to be traced:
 /// guest memory comes by the monitor then.
 #[test]
@@ -157,6 +178,24 @@ fn memory_that_may_not_be_read_comes_by_the_monitor() {
     let Some((mut run, _place)) = untraceable() else { return };
     let report = run.ask_until("Linux version");
     assert!(report.contains("symbols of"), "{report}");
+    assert_eq!(run.terminate(), 0);
+}
+
+/// A host that gives no thread for the answer gives one later.
+#[test]
+fn a_host_without_room_for_a_thread_is_said() {
+    let Some((mut run, _place)) = untraceable() else { return };
+    run.ask_until("Linux version");
+    let limit = |limit: &str| {
+        let mut command = nobody(std::path::Path::new("prlimit"));
+        command.args(["--pid", &run.pid().to_string(), &format!("--nproc={limit}:")]);
+        assert!(command.status().expect("prlimit runs").success());
+    };
+    limit("1");
+    let why = "qemu-logbuf: cannot start a thread to read the log: ";
+    super::until("the reason", || run.ask().starts_with(why));
+    limit("10000");
+    assert!(run.ask().contains("Linux version"));
     assert_eq!(run.terminate(), 0);
 }
 
