@@ -297,10 +297,9 @@ fn read_marked(view: &View<'_>, symbols: &VariableSymbols, from: u64) -> Result<
         seq = seq.saturating_add(1);
     }
     // Not when the line may meanwhile have become a record.
-    if let Some(cont) = cont.filter(|_| now.next_seq == marks.next_seq && seq >= from) {
-        if !cont.is_stored(bytes, form, &walk.places) {
-            entries.push(Entry::Record(cont.record(seq)));
-        }
+    let cont = cont.filter(|_| now.next_seq == marks.next_seq && seq >= from);
+    if let Some(cont) = cont.filter(|cont| !cont.is_stored(bytes, form, &walk.places)) {
+        entries.push(Entry::Record(cont.record(seq)));
     }
     Ok(entries)
 }
