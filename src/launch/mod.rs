@@ -141,7 +141,7 @@ pub fn run(
         }
         return companion::start(&qemu, words, &line, &inheritance, &options);
     }
-    start(&qemu, words, &line, inheritance, options, keys)
+    start(&qemu, words, &line, inheritance, &options, plan, keys)
 }
 
 /// Say something that is not worth a QEMU that is not started.
@@ -179,7 +179,8 @@ fn start(
     words: &[OsString],
     line: &CommandLine,
     inheritance: Inheritance,
-    options: Options,
+    options: &Options,
+    plan: Plan,
     keys: Keys,
 ) -> Result<End, LaunchError> {
     let parent = nix::unistd::getppid();
@@ -192,7 +193,7 @@ fn start(
     let (relay, stdin) = relay.unzip();
     // Without a channel QEMU still runs; only the log can't be had.
     let channel = Channel::open();
-    let sources = Sources::new(line, &options);
+    let sources = Sources::new(line, options);
 
     let mut command = Command::new(&qemu.path);
     command.arg0(&qemu.argv0);
@@ -228,8 +229,8 @@ fn start(
     // So that `pkill -USR1 qemu-logbuf` works whatever the link is called.
     let _ = nix::sys::prctl::set_name(c"qemu-logbuf");
 
-    let observer = Observer::new(sources, channel, pid, &options);
-    let desk = Desk::open(observer, Plan::new(&options))?;
+    let observer = Observer::new(sources, channel, pid, options);
+    let desk = Desk::open(observer, plan)?;
     let mut session =
         Session { qemu: pid, signals, relay, mirrored: None, keys, help_until: None, desk };
     let end = session.run();

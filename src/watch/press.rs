@@ -121,8 +121,7 @@ impl Press {
             }
             place.write(&out)
         };
-        let failed = self.output.is_some() && self.complained.load(Ordering::Relaxed);
-        let what_is = (!failed).then_some("records are");
+        let what_is = (!self.complained.load(Ordering::Relaxed)).then_some("records are");
         self.put_by(0, destination, &write, what_is);
     }
 
