@@ -28,7 +28,7 @@ mod variable;
 use std::ops::{ControlFlow, Range};
 
 use crate::arch::{Arch, Endian, Word};
-use crate::guest::{AddressRule, Memory, ReadError};
+use crate::guest::{AddressRule, Memory, ReadError, ram_at};
 use crate::kernel::types;
 
 use peek::Peek;
@@ -585,7 +585,7 @@ impl Old {
         let len = variable.and_then(|variable| variable.len);
         let len = len.unwrap_or_else(|| used.max(4 << 10).next_power_of_two());
         // Of a dump that holds less, what there is.
-        let there = ram.iter().find(|range| range.contains(&real));
+        let there = ram_at(ram, real);
         let len = there.map_or(used, |range| len.min(range.end - real));
         let kind = match self {
             Self::Records(buffer) => Kind::Variable {
