@@ -1,7 +1,8 @@
 //! The registers of the guest's processors, as QEMU prints them.
 
 use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::time::Duration;
 
 /// One processor's registers at one moment. Narrower ones are widened.
@@ -68,7 +69,10 @@ impl fmt::Display for Cpu {
 /// to date every few milliseconds.
 #[must_use]
 pub fn run_time(thread: i32) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{thread}/schedstat")).ok()?;
+    // One read gives all of it.
+    let mut stat = [0; 64];
+    let len = File::open(format!("/proc/{thread}/schedstat")).ok()?.read(&mut stat).ok()?;
+    let stat = std::str::from_utf8(stat.get(..len)?).ok()?;
     let nanos = stat.split_ascii_whitespace().next()?.parse().ok()?;
     Some(Duration::from_nanos(nanos))
 }

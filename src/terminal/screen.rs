@@ -6,12 +6,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat};
 use nix::sys::termios::{OutputFlags, tcgetattr};
 use nix::unistd::Pid;
 
@@ -92,6 +93,21 @@ impl Destination {
         !matches!(self, Self::Stdout)
     }
 
+    /// Whether it is a pipe, which can be told to take only what it has room
+    /// for ([`Destination::write_at_once`]).
+    #[must_use]
+    pub fn is_pipe(&self) -> bool {
+        self.standard().is_some_and(|fd| is_pipe(sys::standard(fd)))
+    }
+
+    /// Write as much of a report as a pipe takes without waiting for its
+    /// reader; how many bytes that was. Of anything else than a pipe nobody
+    /// can tell how long it takes, and it is left to [`Destination::write`].
+    #[must_use]
+    pub fn write_at_once(&self, report: &[u8]) -> usize {
+        self.standard().map_or(0, |fd| write_at_once(sys::standard(fd), report))
+    }
+
     /// Write a whole report.
     ///
     /// # Errors
@@ -140,6 +156,33 @@ fn open_stderr_of(process: Pid) -> io::Result<File> {
         .open(format!("/proc/{process}/fd/2"))
 }
 
+fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    let kind = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
+    fstat(fd).is_ok_and(|file| kind(file.st_mode) == SFlag::S_IFIFO)
+}
+
+fn write_at_once(fd: BorrowedFd<'_>, report: &[u8]) -> usize {
+    if !is_pipe(fd) {
+        return 0;
+    }
+    // An open file of its own: others share the one that is there.
+    let own = File::options()
+        .write(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    let Ok(mut own) = own else { return 0 };
+    let mut written = 0;
+    while let Some(rest @ [_, ..]) = report.get(written..) {
+        match own.write(rest) {
+            Ok(len @ 1..) => written += len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Full, or nobody reads it: the rest is as any other report's.
+            Ok(0) | Err(_) => break,
+        }
+    }
+    written
+}
+
 /// Write to a descriptor that others share and may have made non-blocking.
 pub(super) fn write_shared(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
@@ -153,4 +196,41 @@ pub(super) fn write_shared(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeWriter, Read, pipe};
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_takes_what_it_has_room_for_and_keeps_nobody() {
+        let (mut reader, writer): (_, PipeWriter) = pipe().expect("a pipe");
+        let report: Vec<u8> = (0..1 << 20).map(|n: u32| (n % 251) as u8).collect();
+        assert_eq!(write_at_once(writer.as_fd(), &report[..10]), 10);
+        let written = write_at_once(writer.as_fd(), &report[10..]);
+        assert!((4096 - 10..1 << 20).contains(&written), "{written}");
+        assert_eq!(write_at_once(writer.as_fd(), &report), 0, "it is full");
+        let mut read = vec![0; 10 + written];
+        reader.read_exact(&mut read).expect("they are there");
+        assert_eq!(read, report[..10 + written]);
+        // The open file that others share still waits.
+        assert!(!blocks_not(writer.as_fd()));
+        drop(reader);
+        assert_eq!(write_at_once(writer.as_fd(), &report), 0, "nobody reads it");
+    }
+
+    fn blocks_not(fd: BorrowedFd<'_>) -> bool {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        let flags = fcntl(fd, FcntlArg::F_GETFL).expect("flags");
+        OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK)
+    }
+
+    #[test]
+    fn what_is_no_pipe_is_left_alone() {
+        let file = tempfile::tempfile().expect("a file");
+        assert_eq!(write_at_once(file.as_fd(), b"report"), 0);
+        assert_eq!(file.metadata().expect("a file").len(), 0);
+    }
 }

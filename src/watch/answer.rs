@@ -118,6 +118,19 @@ pub(super) fn consult(
     Ok(answer)
 }
 
+/// The report by names that were found already, if they lead to a log. No file
+/// is opened, and nothing but the guest is looked at.
+pub(super) fn at_once(guest: &Guest<'_>, sources: &Sources) -> Option<Report> {
+    let (path, candidate) = sources.at_hand()?;
+    let names = &candidate.names;
+    locate_name(names)?;
+    let arch = names.arch.unwrap_or(Arch::PPC64LE);
+    match guest.by_names(arch, path, names, Code::Unknown) {
+        Ok(Word::Settled(report, _)) if report.log().is_some() => Some(*report),
+        Ok(_) | Err(_) => None,
+    }
+}
+
 /// Report what the names of a kernel led to.
 fn report_of(verdict: Verdict, arch: Arch, names: &Names) -> Report {
     let mut report = Report::new(verdict);

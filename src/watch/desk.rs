@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +41,8 @@ enum Seat {
 enum Task {
     /// What somebody asks.
     Asked(Question),
+    /// What a pipe had no room for.
+    Rest(Vec<u8>, Destination),
     /// What an event asks; whether QEMU is ended afterwards.
     Event { trigger: &'static str, note: String, ends: bool },
     /// What was found out already.
@@ -355,9 +358,19 @@ impl Desk {
         if matches!(self.seat, Seat::Busy(_)) {
             return;
         }
-        let Some(task) = self.waiting.pop_front() else { return };
+        let task = loop {
+            match self.waiting.pop_front() {
+                Some(Task::Asked(question)) => match self.at_once(question) {
+                    Some(task) => break task,
+                    None => continue,
+                },
+                Some(task) => break task,
+                None => return,
+            }
+        };
         let place = match &task {
             Task::Asked(question) => question.destination.clone(),
+            Task::Rest(_, place) => place.clone(),
             Task::Event { .. } | Task::Answered(_) => self.plan.destination(),
             Task::AfterQemu(_) => Destination::Terminal,
         };
@@ -374,10 +387,33 @@ impl Desk {
             Task::Asked(question) => {
                 observer.answer(&question);
             }
+            Task::Rest(bytes, place) => drop(place.write(&bytes)),
             Task::Event { trigger, note, .. } => observer.answer_event(trigger, note, &place),
             Task::Answered(report) => observer.deliver(*report, &place),
             Task::AfterQemu(lines) => observer.write_after_qemu(&lines, &place),
         });
+    }
+
+    /// Answer here and now where nobody has to be waited for; what is left to
+    /// do otherwise.
+    fn at_once(&mut self, question: Question) -> Option<Task> {
+        let Seat::Free(observer) = &mut self.seat else { return Some(Task::Asked(question)) };
+        let try_it = || {
+            let rest = observer.answer_at_once(&question);
+            if rest.is_none() {
+                observer.ask_ahead(question.subject);
+            }
+            rest
+        };
+        match catch_unwind(AssertUnwindSafe(try_it)) {
+            Ok(None) => Some(Task::Asked(question)),
+            Ok(Some(rest)) if rest.is_empty() => None,
+            Ok(Some(rest)) => Some(Task::Rest(rest, question.destination)),
+            Err(_) => {
+                self.seat = Seat::Empty;
+                Some(Task::Asked(question))
+            }
+        }
     }
 
     /// Let the observer work on a thread of its own. Where the host gives

@@ -24,7 +24,7 @@ use crate::guest::live::{LiveMemory, Reader, Scratch};
 use crate::guest::{Cpu, Memory, ReadError};
 use crate::monitor::Error::Silent;
 use crate::monitor::channel::scratch_file;
-use crate::monitor::{Channel, CpuThread, Lent, Monitor, Shared, StdioUse};
+use crate::monitor::{Begun, Channel, CpuThread, Lent, Monitor, Shared, StdioUse};
 use crate::report::{CpuLine, Report, Scope, Verdict};
 use crate::terminal::Destination;
 use crate::trace;
@@ -41,6 +41,13 @@ const START: Duration = Duration::from_secs(2);
 /// How long of that where a question waits, which has its own patience to
 /// come: nobody waits for more than two seconds.
 const SHORT_START: Duration = Duration::from_millis(300);
+
+/// How QEMU's names of what it emulates begin, where that is Power.
+const TARGETS: &str = "ppc";
+
+/// How much guest memory is read at once, in bytes: some hundreds of
+/// microseconds, which a key may wait.
+const AT_ONCE: u64 = 1 << 20;
 
 /// What leads to QEMU.
 struct Link {
@@ -78,6 +85,8 @@ pub struct Observer {
     target: Option<String>,
     /// The host's threads that run the guest's processors.
     threads: Vec<CpuThread>,
+    /// The registers, where they were asked for already.
+    ahead: Option<(Begun, Instant)>,
     /// The names of places, as far as they were found.
     known: Known,
     /// A question waits for what is being prepared.
@@ -138,6 +147,7 @@ impl Observer {
             effort: Handle::default(),
             target: None,
             threads: Vec::new(),
+            ahead: None,
             known: Known::default(),
             question_waits: Arc::default(),
             listening: true,
@@ -293,6 +303,55 @@ impl Observer {
         }
     }
 
+    /// Answer a question without waiting for anybody, where that can be done:
+    /// by names and guest memory that are at hand, into a pipe, for the log
+    /// alone. What the pipe has no room for is given back; `None` is for
+    /// [`Observer::answer`].
+    ///
+    /// A thread to answer from takes as long as the whole of this.
+    pub(super) fn answer_at_once(&mut self, question: &Question) -> Option<Vec<u8>> {
+        crate::fault::inject("answer");
+        let to = &question.destination;
+        if self.places || question.subject == Subject::Places || !self.press.is_pipe(to) {
+            return None;
+        }
+        let start = Instant::now();
+        let report = self.ask_at_once(question.subject)?;
+        let report = self.numbered(report, question);
+        let rest = self.press.put_at_once(&report, to);
+        trace!("answered {question:?} in {:?}", start.elapsed());
+        Some(rest)
+    }
+
+    /// Have QEMU begin with what an answer will take, while a thread is started
+    /// for that.
+    pub(super) fn ask_ahead(&mut self, subject: Subject) {
+        let Ok(link) = &self.link else { return };
+        let places = self.places || subject == Subject::Places;
+        // Else there are other things to ask first.
+        if places
+            && !link.memory.is_doubtful()
+            && let Some(mut monitor) = link.monitor.try_lock()
+        {
+            self.ahead = Registers::begin(&mut monitor);
+        }
+    }
+
+    fn ask_at_once(&self, subject: Subject) -> Option<Report> {
+        let link = self.link.as_ref().ok()?;
+        if !self.target.as_ref().is_some_and(|target| target.starts_with(TARGETS)) {
+            return None;
+        }
+        link.memory.begin(PATIENCE);
+        let memory = link.memory.present(AT_ONCE)?;
+        let sources = self.sources.try_lock()?;
+        let unseen = self.show == Show::Unseen && subject != Subject::All;
+        // As one that does not change: there is no second look.
+        let guest =
+            answer::Guest { memory: &memory, live: false, cpu: &|| None, log: true, unseen };
+        answer::at_once(&guest, &sources).filter(|_| !memory.fell_short())
+    }
+
     /// Answer: make a report and put it where it belongs. Whether it is of a
     /// log, and could be written.
     pub fn answer(&mut self, question: &Question) -> bool {
@@ -343,9 +402,13 @@ impl Observer {
 
     /// Ask the guest.
     fn report(&mut self, question: &Question) -> Report {
-        self.number += 1;
         let asked = self.ask(question.subject, &question.destination);
-        let mut report = asked.unwrap_or_else(Report::new);
+        self.numbered(asked.unwrap_or_else(Report::new), question)
+    }
+
+    /// The report as an answer to `question`, among those before it.
+    fn numbered(&mut self, mut report: Report, question: &Question) -> Report {
+        self.number += 1;
         report.number = self.number;
         if matches!(question.subject, Subject::News | Subject::All) {
             let next = History::of(&report);
@@ -392,7 +455,7 @@ impl Observer {
         self.meet();
         let Ok(link) = &mut self.link else { return Err(unreadable(&ReadError::Gone)) };
         if let Some(target) = &self.target
-            && !target.starts_with("ppc")
+            && !target.starts_with(TARGETS)
         {
             return Err(answer::failed(
                 format!("this QEMU emulates {target}, whose kernels' logs are not read yet"),
@@ -407,7 +470,7 @@ impl Observer {
         }
         let log = subject != Subject::Places;
         let places = self.places || !log;
-        let registers = Registers::ask(&link.monitor, places);
+        let registers = Registers::ask(&link.monitor, places, self.ahead.take());
         let look = |memory: &LiveMemory| {
             let effort = Effort::new(memory, self.effort.clone(), to);
             let cpu = || registers.cpus().first().cloned();

@@ -15,7 +15,7 @@ use crate::guest::{AddressRule, Cpu, View, cpu};
 use crate::kernel::activity::{Activity, Extent, Place, Sample, watch};
 use crate::kernel::stack::Walker;
 use crate::kernel::{Candidate, Kallsyms, Names, Resolve, Source};
-use crate::monitor::{self, Begun, CpuThread, Shared};
+use crate::monitor::{self, Begun, CpuThread, Monitor, Shared};
 use crate::report::CpuLine;
 use crate::trace;
 
@@ -154,11 +154,17 @@ pub(super) struct Registers<'a> {
 }
 
 impl<'a> Registers<'a> {
-    /// Ask for them now if they are `wanted` for sure, else when they are.
-    pub(super) fn ask(monitor: &'a Shared, wanted: bool) -> Self {
-        let begin = || Some((monitor.lock().begin_registers()?, Instant::now()));
-        let begun = Cell::new(if wanted { begin() } else { None });
-        Self { monitor, begun, cpus: OnceCell::new() }
+    /// Ask for them now if they are `wanted` for sure and were not asked for
+    /// `ahead`, else when they are.
+    pub(super) fn ask(monitor: &'a Shared, wanted: bool, ahead: Option<(Begun, Instant)>) -> Self {
+        let begun = ahead.filter(|(_, at)| at.elapsed() < FRESH);
+        let begun = begun.or_else(|| wanted.then(|| Self::begin(&mut monitor.lock())).flatten());
+        Self { monitor, begun: Cell::new(begun), cpus: OnceCell::new() }
+    }
+
+    /// Ask for them without waiting, and when that was.
+    pub(super) fn begin(monitor: &mut Monitor) -> Option<(Begun, Instant)> {
+        Some((monitor.begin_registers()?, Instant::now()))
     }
 
     /// The processors; none where QEMU does not tell soon.
@@ -242,12 +248,17 @@ impl Processors<'_> {
     fn watch(self, ground: &Ground) -> Result<Vec<(Activity, Sample)>, monitor::Error> {
         let deadline = || Instant::now() + REPLY;
         let first = self.registers.cpus();
-        if first.iter().any(|cpu| run(self.threads, cpu).is_none()) {
+        let runs = |threads: &[CpuThread], cpus: &[Cpu]| -> Vec<_> {
+            cpus.iter().map(|cpu| run(threads, cpu)).collect()
+        };
+        let mut ran = runs(self.threads, first);
+        if ran.contains(&None) {
             // One was plugged in.
             *self.threads = self.monitor.lock().query_cpus(deadline()).unwrap_or_default();
+            ran = runs(self.threads, first);
         }
         let threads = &*self.threads;
-        let mut first = Some(first.to_vec());
+        let mut first = Some((first.to_vec(), ran));
         let extent = Extent { kernel: ground.kernel.clone(), rule: ground.rule };
         self.known.keep(ground);
         let known = RefCell::new(self.known);
@@ -267,16 +278,20 @@ impl Processors<'_> {
         let view = View::new(self.memory, ground.arch, ground.rule);
         let walker = Walker::new(view, &symbols).with_mapped(&mapped);
         let look = || -> Result<_, monitor::Error> {
-            let cpus = match first.take() {
-                Some(cpus) => cpus,
-                None => cpu::parse(&self.monitor.lock().registers(deadline())?),
+            let (cpus, ran) = match first.take() {
+                Some(first) => first,
+                None => {
+                    let cpus = cpu::parse(&self.monitor.lock().registers(deadline())?);
+                    let ran = runs(threads, &cpus);
+                    (cpus, ran)
+                }
             };
             for cpu in cpus.iter().filter(|cpu| cpu.lr != 0) {
                 // Who called comes up only once the function is known.
                 symbols(cpu.lr.wrapping_sub(1));
             }
-            let take = |cpu: &Cpu| Sample::take(&walker, cpu.clone(), run(threads, cpu));
-            let walk = || cpus.iter().map(take).collect::<Vec<_>>();
+            let take = |(cpu, ran): (&Cpu, &_)| Sample::take(&walker, cpu.clone(), *ran);
+            let walk = || cpus.iter().zip(&ran).map(take).collect::<Vec<_>>();
             let mut samples = walk();
             for _ in 0..ROUNDS {
                 let asked = std::mem::take(&mut known.borrow_mut().asked);

@@ -72,6 +72,21 @@ impl Press {
         self.put_by(report.number, destination, &write, Some("the report is"))
     }
 
+    /// Whether reports for `destination` go to a pipe.
+    pub(super) fn is_pipe(&self, destination: &Destination) -> bool {
+        self.output.is_none() && destination.is_pipe()
+    }
+
+    /// Write as much of a report to a pipe as that takes without waiting; the
+    /// rest of it, which may be nothing or all.
+    pub(super) fn put_at_once(&self, report: &Report, destination: &Destination) -> Vec<u8> {
+        let mut bytes = self.render(report, destination);
+        let written = destination.write_at_once(&bytes);
+        trace!("{written} of {} bytes to {destination:?} at once", bytes.len());
+        bytes.drain(..written);
+        bytes
+    }
+
     /// Write to the file that the options name for the report of that number,
     /// or else to `destination`. What was asked for is worth more than the
     /// file it was to be in: where that cannot be written it is shown at

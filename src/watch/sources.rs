@@ -3,11 +3,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::cli::{CommandLine, Options};
-use crate::kernel::search::{Attempt, Request, Search};
+use crate::kernel::Candidate;
+use crate::kernel::search::{Attempt, Request, Role, Search};
 use crate::trace;
 
 /// The files asked for names so far, and those yet to ask.
@@ -53,6 +54,15 @@ impl Sources {
         }
     }
 
+    /// The names that were found already, and the file they are of, where
+    /// there is no word to say of the files before it.
+    pub fn at_hand(&self) -> Option<(&Path, &Candidate)> {
+        let (last, before) = self.attempts.split_last()?;
+        let candidate = last.result.as_ref().ok()?;
+        let silent = before.iter().all(|attempt| attempt.role != Role::Given);
+        silent.then_some((&*last.path, candidate))
+    }
+
     /// What the file of that number gave; `None` after the last.
     pub fn get(&mut self, number: usize) -> Option<&Attempt> {
         while self.attempts.len() <= number {
@@ -90,5 +100,14 @@ impl SharedSources {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Sources> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sources, if nobody is at them.
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Sources>> {
+        match self.0.try_lock() {
+            Ok(sources) => Some(sources),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }

@@ -14,10 +14,14 @@ mod soak;
 mod zimage;
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use guest::{Guest, MACHINE, Terminal, until};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// A command line that boots `kernel`.
 fn boot(kernel: &Path, more: &[&str]) -> Vec<OsString> {
@@ -103,6 +107,57 @@ fn the_key_shows_the_log_in_the_terminal_and_leaves_it_as_it_was() {
     terminal.type_keys(b"\x01x");
     assert_eq!(terminal.wait(), Some(0));
     assert_eq!(terminal.modes(), before);
+}
+
+#[test]
+fn a_pipe_has_its_answer_at_once_and_what_it_has_no_room_for_later() {
+    let Some(hung) = lab::stock_hung_in("prepare_namespace") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let debug = folder.path().join("debug");
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("a page");
+    let mut command = Command::new(lab::qemu_logbuf());
+    command.args(boot(&hung, &["--logbuf-where=off", "-serial", "null"]));
+    command.arg(format!("--logbuf-debug={}", debug.display())).env("NO_COLOR", "1");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
+    let mut child = command.spawn().expect("qemu-logbuf starts");
+    drop(command);
+    let pid = Pid::from_raw(child.id().cast_signed());
+    until("the launcher's signal handlers", || guest::catches(pid, Signal::SIGUSR1));
+    let ask = || kill(pid, Signal::SIGUSR1).expect("it runs");
+    // Without processors a diagnosis is a single line.
+    let is_end = |report: &str| {
+        let last = report.lines().last().unwrap_or_default();
+        report.ends_with('\n') && last.contains("qemu-logbuf") && !last.contains(" records")
+    };
+    let mut report = || {
+        let mut bytes = Vec::new();
+        let mut page = [0; 512];
+        while !is_end(&String::from_utf8_lossy(&bytes)) {
+            let count = reader.read(&mut page).expect("it is open");
+            assert_ne!(count, 0, "it ended");
+            bytes.extend_from_slice(&page[..count]);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let mut before = String::new();
+    until("the last record", || {
+        ask();
+        before = report();
+        before.contains("evm: HMAC attrs")
+    });
+    let at_once = || {
+        let said = std::fs::read_to_string(&debug).unwrap_or_default();
+        said.matches("4096 of ").count()
+    };
+    let begun = at_once();
+    assert!(begun > 0 && before.len() > 8192, "{before}");
+    ask();
+    // Nobody reads meanwhile.
+    until("a pipe that is full", || at_once() > begun);
+    assert_eq!(messages(&report()), messages(&before), "whole, and in order");
+    kill(pid, Signal::SIGTERM).expect("it runs");
+    child.wait().expect("it ends");
 }
 
 /// Much memory, and no log in it; more than this machine has, as the guest uses

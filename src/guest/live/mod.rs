@@ -13,6 +13,7 @@
 //! The guest is never stopped and never written to; what is read is what was
 //! there at that moment, page by page. Nothing here knows what bytes mean.
 
+mod present;
 mod process;
 mod text;
 
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
+pub use self::present::PresentMemory;
 use super::{Memory, ReadError, is_ram};
 use crate::monitor::tree::Piece;
 use crate::monitor::{self, Monitor, Shared};
