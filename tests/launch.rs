@@ -124,6 +124,20 @@ fn only_ourselves_in_path_is_no_qemu() {
 }
 
 #[test]
+fn without_a_path_qemu_is_looked_for_where_execvp_would() {
+    if !have_qemu() || !Path::new("/usr/bin/qemu-system-ppc64").exists() {
+        return;
+    }
+    let place = Place::new();
+    let bare = place.run(&[], "/usr/bin/qemu-system-ppc64 -version");
+    for words in ["", "--logbuf-qemu=qemu-system-ppc64"] {
+        let ours = place.run(&[], &format!("exec env -i $OURS {words} -version"));
+        assert!(ours.status.success(), "{ours:?}");
+        assert_eq!(ours.stdout, bare.stdout);
+    }
+}
+
+#[test]
 fn a_wrapper_that_leads_on_is_run() {
     if !have_qemu() {
         return;

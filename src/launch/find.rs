@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// The QEMU that is run when we are started under our own name.
 const USUAL: &str = "qemu-system-ppc64";
 
+/// Where execvp(3) looks where nobody has set PATH.
+const USUAL_PATH: &str = "/bin:/usr/bin";
+
 /// The QEMU to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Qemu {
@@ -83,14 +86,15 @@ pub fn find(argv0: &OsStr, named: Option<&Path>) -> Result<Qemu, NotFound> {
     };
     let ourselves = Ourselves::new();
     if let Some(named) = named {
-        let path = which::which(named).map_err(|_| NotFound::Named(named.to_owned()))?;
+        let path = in_path(named.as_os_str()).next();
+        let path = path.ok_or_else(|| NotFound::Named(named.to_owned()))?;
         if ourselves.is(&path) {
             return Err(NotFound::NamedUs(named.to_owned()));
         }
         return Ok(Qemu { argv0: argv0(named.as_os_str()), path });
     }
     let mut only_us = None;
-    for path in which::which_all(name).into_iter().flatten() {
+    for path in in_path(name) {
         if ourselves.is(&path) {
             only_us.get_or_insert(path);
         } else {
@@ -101,6 +105,13 @@ pub fn find(argv0: &OsStr, named: Option<&Path>) -> Result<Qemu, NotFound> {
         Some(path) => NotFound::OnlyUs(name.to_owned(), path),
         None => NotFound::Nothing(name.to_owned()),
     })
+}
+
+/// The executable files that `name` may mean, in the order of PATH.
+fn in_path(name: &OsStr) -> impl Iterator<Item = PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| USUAL_PATH.into());
+    let here = std::env::current_dir().unwrap_or_default();
+    which::which_in_all(name, Some(path), here).into_iter().flatten()
 }
 
 /// Our own executable, to be told from QEMU's.
