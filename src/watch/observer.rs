@@ -45,9 +45,10 @@ const SHORT_START: Duration = Duration::from_millis(300);
 /// How QEMU's names of what it emulates begin, where that is Power.
 const TARGETS: &str = "ppc";
 
-/// How much guest memory is read at once, in bytes: some hundreds of
-/// microseconds, which a key may wait.
-const AT_ONCE: u64 = 1 << 20;
+/// How much guest memory is read at once, in bytes. With what is made of it,
+/// less than a millisecond, which a key may wait; where there is more, a thread
+/// is the smaller part of the whole.
+const AT_ONCE: u64 = 256 << 10;
 
 /// What leads to QEMU.
 struct Link {
