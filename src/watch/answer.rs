@@ -126,7 +126,10 @@ pub(super) fn at_once(guest: &Guest<'_>, sources: &Sources) -> Option<Report> {
     locate_name(names)?;
     let arch = names.arch.unwrap_or(Arch::PPC64LE);
     match guest.by_names(arch, path, names, Code::Unknown) {
-        Ok(Word::Settled(report, _)) if report.log().is_some() => Some(*report),
+        // What a warning stands above is worth a second look.
+        Ok(Word::Settled(report, _)) if report.log().is_some() && report.warnings.is_empty() => {
+            Some(*report)
+        }
         Ok(_) | Err(_) => None,
     }
 }
@@ -151,14 +154,21 @@ impl Guest<'_> {
     ) -> Result<Word, ReadError> {
         let settled =
             |verdict, ground| Ok(Word::Settled(Box::new(report_of(verdict, arch, names)), ground));
-        let (rule, displacement) = match identify(self.memory, arch, names)? {
-            Identity::Here { rule, displacement } => (rule, displacement),
+        match identify(self.memory, arch, names)? {
+            Identity::Here { rule, displacement } => {
+                let ground = Ground::of(names, arch, rule, displacement, code);
+                if self.log {
+                    self.log_by_names(path, names, ground)
+                } else {
+                    settled(Verdict::Places, ground)
+                }
+            }
             Identity::Loaded { .. } if self.runs_another(arch) => {
                 let path = path.display();
                 let why = format!(
                     "the kernel of {path} lies in memory as it was loaded, but another one runs"
                 );
-                return Ok(Word::Refused(why, None));
+                Ok(Word::Refused(why, None))
             }
             Identity::Loaded { real } => {
                 // It may have begun where it was loaded (prom_init).
@@ -166,25 +176,24 @@ impl Guest<'_> {
                 let linked = names.address("linux_banner").and_then(|address| rule.real(address));
                 let displacement = linked.map_or(0, |linked| real.wrapping_sub(linked));
                 let ground = Ground::of(names, arch, rule, displacement, code);
-                return settled(self.not_entered(""), ground);
+                settled(self.not_entered(""), ground)
             }
             Identity::Absent if !self.live => {
                 let why = format!("the kernel of {} is not in this file", path.display());
-                return Ok(Word::Refused(why, None));
+                Ok(Word::Refused(why, None))
             }
             Identity::Absent => {
                 let ground = Ground::unknown(arch, usual_rule(arch, names));
                 let verdict = self.not_entered("no kernel is loaded yet");
-                return settled(verdict, ground);
+                settled(verdict, ground)
             }
-            Identity::Other(guests) => {
-                return Ok(Word::Refused(stale(path, names, &guests), None));
-            }
-        };
-        let ground = Ground::of(names, arch, rule, displacement, code);
-        if !self.log {
-            return settled(Verdict::Places, ground);
+            Identity::Other(guests) => Ok(Word::Refused(stale(path, names, &guests), None)),
         }
+    }
+
+    /// The log of a kernel that is where its names say.
+    fn log_by_names(&self, path: &Path, names: &Names, ground: Ground) -> Result<Word, ReadError> {
+        let Ground { arch, rule, displacement, .. } = ground;
         let view = View::new(self.memory, arch, rule);
         let buffer = match self.locate(&view, names, displacement) {
             Ok(buffer) => buffer,
@@ -205,7 +214,8 @@ impl Guest<'_> {
         {
             // Loaded where it will run (Book E, 32-bit boards), so that its
             // empty log alone does not tell.
-            return settled(self.not_entered(""), ground);
+            let report = report_of(self.not_entered(""), arch, names);
+            return Ok(Word::Settled(Box::new(report), ground));
         }
         let mut report = report_of(verdict, arch, names);
         report.layout = buffer.layout();

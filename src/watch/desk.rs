@@ -358,16 +358,7 @@ impl Desk {
         if matches!(self.seat, Seat::Busy(_)) {
             return;
         }
-        let task = loop {
-            match self.waiting.pop_front() {
-                Some(Task::Asked(question)) => match self.at_once(question) {
-                    Some(task) => break task,
-                    None => continue,
-                },
-                Some(task) => break task,
-                None => return,
-            }
-        };
+        let Some(task) = self.next_task() else { return };
         let place = match &task {
             Task::Asked(question) => question.destination.clone(),
             Task::Rest(_, place) => place.clone(),
@@ -392,6 +383,19 @@ impl Desk {
             Task::Answered(report) => observer.deliver(*report, &place),
             Task::AfterQemu(lines) => observer.write_after_qemu(&lines, &place),
         });
+    }
+
+    /// The next thing to do that is not done at once.
+    fn next_task(&mut self) -> Option<Task> {
+        loop {
+            match self.waiting.pop_front()? {
+                Task::Asked(question) => match self.at_once(question) {
+                    None => {}
+                    left => return left,
+                },
+                task => return Some(task),
+            }
+        }
     }
 
     /// Answer here and now where nobody has to be waited for; what is left to

@@ -435,7 +435,9 @@ impl Observer {
         report
     }
 
-    fn ask(&mut self, subject: Subject, to: &Destination) -> Result<Report, Verdict> {
+    /// See that it is known where guest memory is, and that it is a Power
+    /// guest's; whether QEMU was asked for that just now.
+    fn be_ready(&mut self) -> Result<bool, Verdict> {
         let link = self.link.as_mut().map_err(|error| {
             answer::failed(
                 format!("QEMU was started without a monitor for us: {error}"),
@@ -454,7 +456,6 @@ impl Observer {
         }
         // It may have started too slowly to be asked then.
         self.meet();
-        let Ok(link) = &mut self.link else { return Err(unreadable(&ReadError::Gone)) };
         if let Some(target) = &self.target
             && !target.starts_with(TARGETS)
         {
@@ -463,12 +464,18 @@ impl Observer {
                 "only Power guests (ppc, ppc64) can be asked",
             ));
         }
-        if link.memory.ram().is_empty() {
+        if self.link.as_ref().is_ok_and(|link| link.memory.ram().is_empty()) {
             return Err(answer::failed(
                 "this machine has no memory".to_owned(),
                 "there is no kernel to look for (-M none?)",
             ));
         }
+        Ok(was_asked)
+    }
+
+    fn ask(&mut self, subject: Subject, to: &Destination) -> Result<Report, Verdict> {
+        let was_asked = self.be_ready()?;
+        let Ok(link) = &mut self.link else { return Err(unreadable(&ReadError::Gone)) };
         let log = subject != Subject::Places;
         let places = self.places || !log;
         let registers = Registers::ask(&link.monitor, places, self.ahead.take());
