@@ -54,13 +54,14 @@ impl Sources {
         }
     }
 
-    /// The names that were found already, and the file they are of, where
-    /// there is no word to say of the files before it.
+    /// The first names, if they were found already, and the file they are of;
+    /// where there is no word to say of the files before it.
     pub fn at_hand(&self) -> Option<(&Path, &Candidate)> {
-        let (last, before) = self.attempts.split_last()?;
-        let candidate = last.result.as_ref().ok()?;
+        let found = self.attempts.iter().position(|attempt| attempt.result.is_ok())?;
+        let (before, found) = self.attempts.split_at_checked(found)?;
+        let Attempt { path, result: Ok(candidate), .. } = found.first()? else { return None };
         let silent = before.iter().all(|attempt| attempt.role != Role::Given);
-        silent.then_some((&*last.path, candidate))
+        silent.then_some((path, candidate))
     }
 
     /// What the file of that number gave; `None` after the last.
@@ -109,5 +110,36 @@ impl SharedSources {
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::Arch;
+    use crate::kernel::testing::Kernel;
+
+    #[test]
+    fn names_are_at_hand_of_the_first_file_that_has_any() {
+        let tree = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| tree.path().join(name);
+        for name in ["stripped", "vmlinux", "other"] {
+            let mut kernel = Kernel::new(Arch::PPC64LE).with_banner("Linux version 6.1.0 (a@b)");
+            kernel.local("prb", kernel.base + 0x140);
+            kernel.stripped = name == "stripped";
+            std::fs::write(path(name), kernel.build()).expect("written");
+        }
+        let first = |sources: &Sources| sources.at_hand().map(|(path, _)| path.to_owned());
+        let mut sources = Sources::of(None, Some(path("stripped")));
+        assert_eq!(first(&sources), None, "nothing was asked yet");
+        sources.prepare();
+        assert_eq!(first(&sources), Some(path("vmlinux")));
+        let mut sources = Sources::of(Some(path("other")), Some(path("stripped")));
+        while sources.get(sources.attempts.len()).is_some() {}
+        assert!(sources.attempts.len() > 1, "a later one has names too");
+        assert_eq!(first(&sources), Some(path("other")));
+        let mut sources = Sources::of(Some(path("none")), Some(path("other")));
+        sources.prepare();
+        assert_eq!(first(&sources), None, "there is a word to say of what was named");
     }
 }

@@ -481,19 +481,23 @@ impl Vigil {
             }
             ("SHUTDOWN", reason) => {
                 self.final_look();
-                self.judge_now();
-                match reason {
-                    "guest-panic" => self.panicked(),
-                    "guest-reset" => self.was_reset(),
-                    "guest-shutdown" => self.was_shut_down(),
-                    _ => {}
-                }
+                self.of_ended_boot(|vigil| {
+                    vigil.judge_now();
+                    match reason {
+                        "guest-panic" => vigil.panicked(),
+                        "guest-reset" => vigil.was_reset(),
+                        "guest-shutdown" => vigil.was_shut_down(),
+                        _ => {}
+                    }
+                });
             }
             ("RESET", "snapshot-load" | "subsystem-reset") => self.forget(),
             ("RESET", _) => {
                 self.look(Duration::ZERO);
-                self.judge_now();
-                self.was_reset();
+                self.of_ended_boot(|vigil| {
+                    vigil.judge_now();
+                    vigil.was_reset();
+                });
                 self.forget();
             }
             _ => {}
@@ -531,16 +535,22 @@ impl Vigil {
         self.event("panic", self.plan.on.panic, self.plan.stop_on.panic, status::PANIC);
     }
 
-    fn was_reset(&mut self) {
-        if !self.boot.entered {
-            // The look has found the image over the log already.
-            if let Some(before) = self.before.take() {
-                let now = std::mem::replace(&mut self.boot, before);
-                self.event("reset", self.plan.on.reset, self.plan.stop_on.reset, status::RESET);
-                self.boot = now;
-                return;
+    /// Do what is to be done about the boot that has ended: where the last look
+    /// has found the image over its log already, that is the one before. Where
+    /// a kernel is loaded to where it runs (Book E, 32-bit boards) its empty
+    /// log looks like that of one that was entered.
+    fn of_ended_boot(&mut self, work: impl FnOnce(&mut Self)) {
+        match self.before.take_if(|_| self.boot.is_empty()) {
+            Some(before) => {
+                let next = std::mem::replace(&mut self.boot, before);
+                work(self);
+                self.boot = next;
             }
+            None => work(self),
         }
+    }
+
+    fn was_reset(&mut self) {
         self.event("reset", self.plan.on.reset, self.plan.stop_on.reset, status::RESET);
     }
 
@@ -552,17 +562,14 @@ impl Vigil {
 
     /// QEMU has ended.
     fn finish(&mut self) {
-        if !self.boot.entered
-            && let Some(before) = self.before.take()
-        {
-            self.boot = before;
-        }
-        self.judge_now();
-        // Nothing to add to what was reported of the same end; and a machine
-        // that never was has no log.
-        if self.plan.on.exit && !self.boot.is_reported() && self.memory.is_prepared() {
-            self.report("exit");
-        }
+        self.of_ended_boot(|vigil| {
+            vigil.judge_now();
+            // Nothing to add to what was reported of the same end; and a
+            // machine that never was has no log.
+            if vigil.plan.on.exit && !vigil.boot.is_reported() && vigil.memory.is_prepared() {
+                vigil.report("exit");
+            }
+        });
     }
 
     fn event(&mut self, trigger: &'static str, report: bool, ends: bool, status: u8) {

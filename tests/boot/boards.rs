@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use super::guest::Guest;
+use super::guest::{Guest, in_time};
 use super::lab;
 
 /// Boot a built kernel on a board that gives it no device tree.
@@ -27,4 +27,29 @@ fn panics_without_a_device_tree(board: &str, kernel: &str) {
 #[test]
 fn the_virtex_board_without_its_device_tree() {
     panics_without_a_device_tree("virtex-ml507", "ppc44x-6.1");
+}
+
+/// A board loads its kernel to where it runs, so that at a reset the image is
+/// over the log at once, and its own empty log is one that can be read.
+#[test]
+fn a_panic_is_told_where_a_reset_loads_the_kernel_over_its_log() {
+    let boards = [("ppce500", "e5500", "e500-6.1"), ("ppce500", "e500mc", "e500mc-6.1")];
+    for (board, cpu, kernel) in boards {
+        let Some(vmlinux) = lab::file(kernel, "vmlinux", false) else { continue };
+        for events in ["panic", "panic,reset"] {
+            in_time("Kernel panic - not syncing", || {
+                let words = ["-M", board, "-cpu", cpu, "-m", "512", "-nographic"];
+                let more = ["-serial", "null", "-append", "panic=-1", "-kernel"];
+                let mut words: Vec<OsString> =
+                    words.into_iter().chain(more).map(Into::into).collect();
+                words.push(vmlinux.clone().into());
+                words.push(format!("--logbuf-stop-on={events}").into());
+                let mut guest = Guest::start(words);
+                let status = guest.wait();
+                let stderr = guest.stderr();
+                assert_eq!(status, Some(123), "{stderr}");
+                stderr
+            });
+        }
+    }
 }
