@@ -143,7 +143,8 @@ impl Desk {
             done,
             bell,
         };
-        desk.send(Observer::prepare);
+        // The first question does without, where there is no thread for this.
+        let _ = desk.send(Observer::prepare);
         if !desk.plan.is_idle()
             && let Err(error) = desk.begin_watch()
         {
@@ -374,7 +375,9 @@ impl Desk {
             return;
         }
         self.answering = Some(place.clone());
-        self.send(move |observer| match task {
+        // The line that was written in part has to end.
+        let begin = if matches!(task, Task::Rest(..)) { "\r\n" } else { "" };
+        let sent = self.send(move |observer| match task {
             Task::Asked(question) => {
                 observer.answer(&question);
             }
@@ -383,6 +386,20 @@ impl Desk {
             Task::Answered(report) => observer.deliver(*report, &place),
             Task::AfterQemu(lines) => observer.write_after_qemu(&lines, &place),
         });
+        if let Err(error) = sent
+            && let Some(place) = self.answering.take()
+        {
+            let why = crate::sys::reason(&error);
+            let line = format!(
+                "{begin}qemu-logbuf: cannot start a thread to read the log: {why}; ask again when there is room for one\r\n"
+            );
+            // There is nobody else to wait until a pipe is read.
+            if place.is_pipe() {
+                let _ = place.write_at_once(line.as_bytes());
+            } else {
+                let _ = place.write(line.as_bytes());
+            }
+        }
     }
 
     /// The next thing to do that is not done at once.
@@ -420,9 +437,12 @@ impl Desk {
         }
     }
 
-    /// Let the observer work on a thread of its own. Where the host gives
-    /// none, what was asked for is given up.
-    fn send(&mut self, work: impl FnOnce(&mut Observer) + Send + 'static) {
+    /// Let the observer work on a thread of its own.
+    ///
+    /// # Errors
+    /// As the host refuses a thread.
+    fn send(&mut self, work: impl FnOnce(&mut Observer) + Send + 'static) -> io::Result<()> {
+        let mut failed = Ok(());
         self.seat = match std::mem::replace(&mut self.seat, Seat::Empty) {
             Seat::Free(observer) => {
                 let bell = self.bell.try_clone();
@@ -435,19 +455,14 @@ impl Desk {
                 match spawn(observer, task) {
                     Ok(thread) => Seat::Busy(thread),
                     Err((error, observer)) => {
-                        if let Some(place) = self.answering.take() {
-                            let why = crate::sys::reason(&error);
-                            let line = format!(
-                                "qemu-logbuf: cannot start a thread to read the log: {why}; ask again when there is room for one\r\n"
-                            );
-                            let _ = place.write(line.as_bytes());
-                        }
+                        failed = Err(error);
                         observer.map_or(Seat::Empty, Seat::Free)
                     }
                 }
             }
             other => other,
         };
+        failed
     }
 }
 
