@@ -275,7 +275,11 @@ impl Iterator for Search {
 fn build_tree(kernel: &Path) -> Vec<PathBuf> {
     // A link to a zImage in a build tree leads to that tree.
     let real = std::fs::canonicalize(kernel).ok();
-    let mut found = Vec::new();
+    let mut found: Vec<PathBuf> = Vec::new();
+    let same = |a: &Path, b: &Path| {
+        let real = |path| std::fs::canonicalize(path).ok();
+        a == b || real(a).is_some_and(|a| real(b) == Some(a))
+    };
     for kernel in [Some(kernel), real.as_deref()].into_iter().flatten() {
         let Some(directory) = kernel.parent() else { continue };
         let top = directory
@@ -284,7 +288,7 @@ fn build_tree(kernel: &Path) -> Vec<PathBuf> {
             .and_then(|boot| boot.ancestors().nth(3));
         let candidates = [directory.join("vmlinux"), top.unwrap_or(directory).join("vmlinux")];
         for path in candidates {
-            if path != kernel && !found.contains(&path) && real.as_ref() != Some(&path) {
+            if !same(&path, kernel) && !found.iter().any(|found| same(found, &path)) {
                 found.push(path);
             }
         }
@@ -402,6 +406,16 @@ mod tests {
         let attempts = tree.search(boot, None);
         assert_eq!(attempts.first(), Some(&row(boot, Role::Kernel, false)));
         assert_eq!(attempts.get(1), Some(&row("build/vmlinux", Role::BuildTree, true)));
+    }
+
+    #[test]
+    fn a_build_tree_reached_by_two_ways_is_one() {
+        let tree =
+            Tree::new(&[("tree/stripped", &vmlinux(true)), ("tree/vmlinux", &vmlinux(false))]);
+        std::os::unix::fs::symlink("tree", tree.0.path().join("link")).expect("a link");
+        let attempts = tree.search("link/stripped", None);
+        let of_the_tree = attempts.iter().filter(|(_, role, _)| *role == Role::BuildTree);
+        assert_eq!(of_the_tree.count(), 1, "{attempts:?}");
     }
 
     #[test]

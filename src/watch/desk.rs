@@ -26,6 +26,10 @@ use crate::terminal::Destination;
 /// How many questions wait at most: a key held down is one question.
 const WAITING: usize = 2;
 
+/// How many reports of events wait at most for whoever reads the one before:
+/// each holds a log.
+const REPORTS_WAITING: usize = 16;
+
 /// How long an answer may still take once QEMU has ended.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
 
@@ -81,6 +85,8 @@ pub struct Desk {
     /// By which the observer learns that a question waits.
     question_waits: Arc<AtomicBool>,
     waiting: VecDeque<Task>,
+    /// How many reports were given up because nobody read those before.
+    given_up: u64,
     plan: Plan,
     watch: Option<Watch>,
     /// The way to the guest for a vigil that has not begun.
@@ -134,6 +140,7 @@ impl Desk {
             answering: None,
             seat: Seat::Free(Box::new(observer)),
             waiting: VecDeque::new(),
+            given_up: 0,
             plan,
             watch: None,
             access,
@@ -308,9 +315,7 @@ impl Desk {
         while let Some(watch) = &mut self.watch {
             match watch.findings.try_recv() {
                 Ok(Finding::Status(status)) => self.status = Some(status),
-                Ok(Finding::Report(report)) => {
-                    self.waiting.push_back(Task::Answered(report));
-                }
+                Ok(Finding::Report(report)) => self.queue_report(report),
                 Ok(Finding::Ask { trigger, note, ends }) => {
                     self.waiting.push_back(Task::Event { trigger, note, ends });
                 }
@@ -323,6 +328,18 @@ impl Desk {
                 }
             }
         }
+    }
+
+    /// Have a report wait for its turn, if need be instead of the oldest.
+    fn queue_report(&mut self, report: Box<Report>) {
+        let is_report = |task: &Task| matches!(task, Task::Answered(_));
+        if self.waiting.iter().filter(|task| is_report(task)).count() >= REPORTS_WAITING
+            && let Some(oldest) = self.waiting.iter().position(is_report)
+        {
+            self.waiting.remove(oldest);
+            self.given_up += 1;
+        }
+        self.waiting.push_back(Task::Answered(report));
     }
 
     fn take_back(&mut self, is_back: bool) {
@@ -356,10 +373,22 @@ impl Desk {
 
     /// Hand the next question to the observer, if it is free.
     fn next(&mut self) {
-        if matches!(self.seat, Seat::Busy(_)) {
-            return;
+        while !matches!(self.seat, Seat::Busy(_))
+            && let Some(task) = self.next_task()
+        {
+            self.begin(task);
         }
-        let Some(task) = self.next_task() else { return };
+    }
+
+    fn begin(&mut self, mut task: Task) {
+        if let Task::Answered(report) = &mut task
+            && self.given_up > 0
+        {
+            let given_up = std::mem::take(&mut self.given_up);
+            report.notes.push(format!(
+                "{given_up} reports before it were given up, as nobody read those that came first"
+            ));
+        }
         let place = match &task {
             Task::Asked(question) => question.destination.clone(),
             Task::Rest(_, place) => place.clone(),

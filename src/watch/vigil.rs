@@ -370,9 +370,10 @@ impl Vigil {
             if expect.is_match(&text) {
                 let shown = report::text::clean(&record.text, true);
                 let shown = String::from_utf8_lossy(&shown).into_owned();
-                self.plan.say(&format!("seen in the log: {shown}"));
+                // First, as nobody may read what is said.
                 self.give_verdict(status::EXPECTED);
                 self.end_qemu();
+                self.plan.say(&format!("seen in the log: {shown}"));
                 return;
             }
             // What is said after a panic does not save the boot.

@@ -2,8 +2,10 @@
 //! any console, each for itself a silent hang that nobody made.
 
 use std::ffi::OsString;
+use std::io::Read;
+use std::process::{Command, Stdio};
 
-use super::guest::{Guest, in_time};
+use super::guest::{Guest, in_time, until};
 use super::lab;
 
 /// Boot a built kernel on a board that gives it no device tree.
@@ -52,4 +54,33 @@ fn a_panic_is_told_where_a_reset_loads_the_kernel_over_its_log() {
             });
         }
     }
+}
+
+/// A board that reboots twice a second, and nobody who reads of it.
+#[test]
+fn reports_that_nobody_reads_do_not_pile_up() {
+    let Some(vmlinux) = lab::file("e500-6.1", "vmlinux", false) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let debug = folder.path().join("debug");
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = Command::new(lab::qemu_logbuf());
+    command.args(["-M", "ppce500", "-cpu", "e5500", "-m", "256", "-nographic", "-serial", "null"]);
+    command.args(["-append", "panic=-1", "--logbuf-where=off", "--logbuf-on=reset", "-kernel"]);
+    command.arg(vmlinux).arg(format!("--logbuf-debug={}", debug.display()));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
+    let mut child = command.spawn().expect("qemu-logbuf starts");
+    drop(command);
+    let resets =
+        || std::fs::read_to_string(&debug).unwrap_or_default().matches("event RESET").count();
+    // The first is QEMU's own. The pipe takes five reports or so.
+    until("reboots", || resets() > 30);
+    let mut read = Vec::new();
+    let mut page = [0; 4096];
+    until("what was given up", || {
+        let count = reader.read(&mut page).expect("it is open");
+        read.extend_from_slice(&page[..count]);
+        String::from_utf8_lossy(&read).contains(" reports before it were given up")
+    });
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
 }
