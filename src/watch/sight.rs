@@ -43,6 +43,16 @@ struct Kernel {
     banner: Option<(u64, Vec<u8>)>,
 }
 
+/// A kernel where it was loaded, from where it may have moved or not.
+struct Loaded {
+    names: Arc<Names>,
+    /// Its banner's real address.
+    banner: u64,
+    rule: AddressRule,
+    /// How far it is from where it was linked to.
+    displacement: u64,
+}
+
 /// What a look showed.
 #[derive(Debug)]
 pub(super) enum Look {
@@ -84,6 +94,8 @@ pub(super) struct Sight {
     kernel: Option<Kernel>,
     /// The one that was in sight last, whose log may still be reported.
     former: Option<Kernel>,
+    /// One that lies in memory as it was loaded.
+    loaded: Option<Loaded>,
     search_at: Option<Instant>,
     pause: Duration,
 }
@@ -97,6 +109,7 @@ impl Sight {
             names: Vec::new(),
             kernel: None,
             former: None,
+            loaded: None,
             search_at: None,
             pause: SEARCH[0],
         }
@@ -175,6 +188,12 @@ impl Sight {
         names.holds(*rule, *displacement, cpu.nip) == Some(false)
     }
 
+    /// Whether a processor is in the first stage of a kernel that is not in
+    /// sight: prom_init() and relocate() run where it was loaded.
+    pub(super) fn is_in_first_stage(&self, memory: &dyn Memory, cpu: &Cpu) -> bool {
+        self.loaded.as_ref().is_some_and(|loaded| loaded.holds(memory, cpu.nip))
+    }
+
     /// A report of what is known of the kernel that is in sight, or was last.
     pub(super) fn report(&self, verdict: Verdict) -> Report {
         let mut report = Report::new(verdict);
@@ -222,7 +241,11 @@ impl Sight {
                     return Ok(Some(Kernel { arch, rule, way, source, banner }));
                 }
                 // It will run under these names, or whatever is there will.
-                Identity::Loaded { .. } | Identity::Absent => return Ok(None),
+                Identity::Loaded { real } => {
+                    self.loaded = Loaded::new(names, arch, real);
+                    return Ok(None);
+                }
+                Identity::Absent => return Ok(None),
                 Identity::Other(_) => {}
             }
             if number == self.names.len() {
@@ -258,6 +281,24 @@ impl Sight {
             source: Source::Scan,
             banner,
         }))
+    }
+}
+
+impl Loaded {
+    fn new(names: Arc<Names>, arch: Arch, banner: u64) -> Option<Self> {
+        let rule = usual_rule(arch, &names);
+        let linked = rule.real(names.address("linux_banner")?)?;
+        Some(Self { names, banner, rule, displacement: banner.wrapping_sub(linked) })
+    }
+
+    /// Whether it is still there, and `nip` in it.
+    fn holds(&self, memory: &dyn Memory, nip: u64) -> bool {
+        let mut bytes = [0; banner::LONGEST];
+        let is_there = memory.read(self.banner, &mut bytes).is_ok()
+            && banner::starting(&bytes).is_some_and(|found| {
+                self.names.banner.as_ref().is_none_or(|expected| expected == found)
+            });
+        is_there && self.names.holds(self.rule, self.displacement, nip) == Some(true)
     }
 }
 

@@ -31,10 +31,9 @@ use super::orders::{Finding, Order, Ringer};
 use super::plan::{Plan, status};
 use super::sight::{Console, Look, Sight};
 use crate::cli::Follow;
-use crate::guest::ReadError;
-use crate::guest::cpu;
 use crate::guest::live::LiveMemory;
-use crate::monitor::{Event, Shared};
+use crate::guest::{Cpu, ReadError, cpu};
+use crate::monitor::{self, Event, Shared};
 use crate::printk::{Log, Progress};
 use crate::report::{self, Verdict};
 use crate::sys;
@@ -61,6 +60,9 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// How long a panic may go on printing before it is reported.
 const PANIC_PRINTS: Duration = Duration::from_millis(500);
+
+/// How often to look whether a kernel is in its first stage.
+const FIRST_STAGE: Duration = Duration::from_millis(250);
 
 /// How long the report on a guest that is to be ended may take: where it goes
 /// may not be read, or not ever.
@@ -95,6 +97,10 @@ pub(super) struct Vigil {
     /// A log that a reset left in memory: not the next boot's.
     stale: Option<Progress>,
     limits: Vec<Limit>,
+    /// The kernel was in its first stage when it was last looked where it is,
+    /// and when that is to be done again.
+    first_stage: bool,
+    stage_at: Option<Instant>,
     follower: Option<(Follower, Destination)>,
     closing: Option<Closing>,
     /// When to end QEMU though the report before that is not out.
@@ -156,6 +162,8 @@ impl Vigil {
             before: None,
             stale: None,
             limits: limits.into_iter().flatten().collect(),
+            first_stage: false,
+            stage_at: None,
             follower,
             closing: None,
             end_at: None,
@@ -320,7 +328,7 @@ impl Vigil {
     /// Do what a look calls for.
     fn act(&mut self, seen: Result<Look, ReadError>, gap: Duration) {
         match seen {
-            Ok(Look::Nothing) => {}
+            Ok(Look::Nothing) => self.check_first_stage(gap),
             Ok(Look::Gone) => self.begin_boot(),
             // What the boot before the reset left.
             Ok(Look::Same(_)) if self.stale.is_some() && self.boot.progress.is_none() => {}
@@ -383,6 +391,39 @@ impl Vigil {
         }
     }
 
+    /// A kernel that hangs in its first stage has no log that could be looked
+    /// at; where its processor is tells now and then that it was entered.
+    fn check_first_stage(&mut self, gap: Duration) {
+        if self.limits.is_empty() {
+            return;
+        }
+        let was_in = self.first_stage;
+        if was_in {
+            self.boot.quiet += gap;
+        }
+        let now = Instant::now();
+        if self.stage_at.is_none_or(|at| at <= now) {
+            self.stage_at = Some(now + FIRST_STAGE);
+            let cpu = self.first_cpu().ok().flatten();
+            self.first_stage = cpu.is_some_and(|cpu| self.is_in_first_stage(&cpu));
+            if !was_in || !self.first_stage {
+                self.boot.quiet = Duration::ZERO;
+            }
+        }
+        if self.first_stage {
+            self.check_silence(Console::None);
+        }
+    }
+
+    fn first_cpu(&self) -> Result<Option<Cpu>, monitor::Error> {
+        let text = self.monitor.lock().registers(Instant::now() + PATIENCE)?;
+        Ok(cpu::parse(&text).into_iter().next())
+    }
+
+    fn is_in_first_stage(&self, cpu: &Cpu) -> bool {
+        self.sight.is_in_first_stage(&self.memory, cpu)
+    }
+
     fn check_silence(&mut self, console: Console) {
         if console == Console::Registered {
             return;
@@ -419,9 +460,8 @@ impl Vigil {
 
     /// Whether a kernel runs at all, and QEMU answers.
     fn is_stalled(&mut self) -> bool {
-        let mut monitor = self.monitor.lock();
-        let deadline = Instant::now() + PATIENCE;
-        match monitor.query_status(deadline) {
+        let status = self.monitor.lock().query_status(Instant::now() + PATIENCE);
+        match status {
             Ok(status) if status.running => {}
             Ok(_) => return false,
             Err(error) => {
@@ -429,11 +469,12 @@ impl Vigil {
                 return false;
             }
         }
+        let Ok(cpu) = self.first_cpu() else { return false };
+        if !self.sight.is_found() {
+            return cpu.is_some_and(|cpu| self.is_in_first_stage(&cpu));
+        }
         // An empty log may be one that was only loaded.
-        let Ok(text) = monitor.registers(deadline) else { return false };
-        let outside =
-            cpu::parse(&text).into_iter().next().is_some_and(|cpu| self.sight.is_outside(&cpu));
-        !(self.boot.is_empty() && outside)
+        !(self.boot.is_empty() && cpu.is_some_and(|cpu| self.sight.is_outside(&cpu)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What happens without being asked about: reports of events, following, and
 //! verdicts by exit status.
 
+use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -50,6 +51,29 @@ fn a_hang_before_the_first_message_is_a_stall_too() {
     assert_eq!(guest.wait(), Some(124));
     let stderr = guest.stderr();
     assert!(stderr.contains("stall: the kernel was entered, but has not printed"), "{stderr}");
+}
+
+#[test]
+fn a_hang_where_the_kernel_was_loaded_is_a_stall_and_firmware_is_none() {
+    for function in ["prom_init", "relocate"] {
+        let Some(hung) = lab::stock_hung_in(function) else { return };
+        let mut guest = Guest::start(boot(&hung, &["--logbuf-stop-on=stall:1"]));
+        assert_eq!(guest.wait(), Some(124));
+        let stderr = guest.stderr();
+        assert!(stderr.contains("stall: the kernel was entered, but has not printed"), "{stderr}");
+        assert!(stderr.contains(&format!(" in real mode in {function}+")), "{stderr}");
+    }
+    // Firmware that waits, with the kernel in memory: not entered.
+    let Some(stock) = lab::stock() else { return };
+    let words = ["-M", "pseries", "-m", "512", "-nographic", "-prom-env", "auto-boot?=false"];
+    let mut words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    words.extend(["-kernel".into(), stock.into(), "--logbuf-on=stall:1".into()]);
+    let mut guest = Guest::start(words);
+    until("the firmware's prompt", || guest.console().contains("0 >"));
+    let begun = Instant::now();
+    guest.ask_until_it("three seconds more", |_| begun.elapsed() > Duration::from_secs(3));
+    assert!(!guest.stderr().contains(": stall:"), "{}", guest.stderr());
+    guest.terminate();
 }
 
 #[test]
