@@ -66,7 +66,11 @@ fn say(text: &str) -> ExitCode {
     use std::io::Write;
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => {
+            let why = sys::reason(&error);
+            complain(&format!("cannot write to standard output: {why}; write to another place"), 1)
+        }
     }
 }
 

@@ -155,6 +155,33 @@ fn a_wrapper_that_leads_on_is_run() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("VM status: running"));
 }
 
+#[test]
+fn a_verdict_that_nobody_would_stay_for_is_refused() {
+    if !have_qemu() {
+        return;
+    }
+    let place = Place::new();
+    let output = place.run(&["ours"], "qemu-system-ppc64 -M none -daemonize --logbuf-expect=x");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("nobody stays to give the verdict"), "{said}");
+    // What the environment says for all QEMUs keeps none from running.
+    let script = "QEMU_LOGBUF_EXPECT=x qemu-system-ppc64 -M none -display none -daemonize -pidfile p; s=$?; kill $(cat p); exit $s";
+    assert_eq!(place.run(&["ours"], script).status.code(), Some(0));
+}
+
+#[test]
+fn what_cannot_be_written_to_standard_output_is_said() {
+    let place = Place::new();
+    std::fs::write(place.root.path().join("log"), "<6>a line\n").expect("written");
+    for words in ["--logbuf-help", "--logbuf-read=log"] {
+        let output = place.run(&["ours"], &format!("$OURS {words} >/dev/full"));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("cannot write to standard output: No space left"), "{said}");
+    }
+}
+
 /// The process id is QEMU's, the companion is found by its name, answers, and
 /// ends with QEMU; nobody waits for it and it holds nothing of the caller's.
 #[test]

@@ -46,6 +46,9 @@ pub struct Options {
     /// What the log is to say for QEMU to be ended as a success: a regular
     /// expression that has been tried.
     pub expect: Option<String>,
+    /// The exit status is to be a verdict, by a word and not only by what the
+    /// environment says for all QEMUs.
+    pub wants_verdict: bool,
     /// Which records are shown as they are printed.
     pub follow: Option<Follow>,
     /// QEMU is to have the process id that it was called by.
@@ -75,6 +78,7 @@ impl Default for Options {
             on: Events::default(),
             stop_on: Events::default(),
             expect: None,
+            wants_verdict: false,
             follow: None,
             debug: None,
         }
@@ -152,6 +156,7 @@ pub fn request(
         vmlinux: path("vmlinux"),
         output: path("output"),
         debug: path("debug"),
+        wants_verdict: ["expect", "stop-on"].iter().any(|word| matches.contains_id(word)),
         ..Options::default()
     };
     if let Some((blame, text)) = value("key") {
@@ -254,11 +259,9 @@ fn choice(name: &str, blame: &str, text: &OsStr) -> Result<&'static str, UsageEr
     choices.iter().copied().find(|choice| text == *choice).ok_or_else(|| {
         let text = text.to_string_lossy();
         let right = choices.iter().min_by_key(|choice| distance(choice, &text));
-        UsageError(format!(
-            "bad value '{text}' for {blame}; did you mean {}? It may be {}",
-            right.unwrap_or(&""),
-            choices.join(", ")
-        ))
+        let meant = right.filter(|right| is_near(right, &text));
+        let may = meant.map_or("it".to_owned(), |right| format!("did you mean {right}? It"));
+        UsageError(format!("bad value '{text}' for {blame}; {may} may be {}", choices.join(", ")))
     })
 }
 
@@ -274,10 +277,10 @@ fn explain(error: &clap::Error) -> UsageError {
     let plain = name.split(['=', ' ']).next().unwrap_or_default().to_owned();
     let known = words().find(|word| plain == format!("--logbuf-{}", word.name()));
     UsageError(match (error.kind(), known) {
-        (ErrorKind::UnknownArgument, _) => {
-            let right = nearest(&plain).unwrap_or_else(|| "--logbuf-help".to_owned());
-            format!("there is no {plain}; did you mean {right}?")
-        }
+        (ErrorKind::UnknownArgument, _) => match nearest(&plain) {
+            Some(right) => format!("there is no {plain}; did you mean {right}?"),
+            None => format!("there is no {plain}; --logbuf-help lists what there is"),
+        },
         (_, Some(word)) if word.value.is_some() => {
             format!("{plain} needs a value: {plain}={}", word.value.unwrap_or_default())
         }
@@ -286,11 +289,23 @@ fn explain(error: &clap::Error) -> UsageError {
     })
 }
 
-/// The word of ours that is nearest to a wrong one.
+/// The word of ours that is near to a wrong one: one that it begins, or that a
+/// slip or two make of it.
 fn nearest(wrong: &str) -> Option<String> {
     let tail = wrong.strip_prefix("--logbuf-")?;
-    let name = words().map(Word::name).min_by_key(|name| distance(name, tail))?;
-    Some(format!("--logbuf-{name}"))
+    let begun = words().map(Word::name).find(|name| !tail.is_empty() && name.starts_with(tail));
+    let near = || {
+        let name = words().map(Word::name).min_by_key(|name| distance(name, tail))?;
+        is_near(name, tail).then_some(name)
+    };
+    Some(format!("--logbuf-{}", begun.or_else(near)?))
+}
+
+/// Whether two slips, but less than half of the word, tell the right from the
+/// wrong.
+fn is_near(right: &str, wrong: &str) -> bool {
+    let slips = distance(right, wrong);
+    slips <= 2 && 2 * slips < right.len()
 }
 
 /// How many letters must be added, dropped or changed to make `a` of `b`.
@@ -354,7 +369,7 @@ mod tests {
         );
         assert_eq!(
             read(&["--logbuf-zzz"], &[]),
-            Err("there is no --logbuf-zzz; did you mean --logbuf-key?".to_owned())
+            Err("there is no --logbuf-zzz; --logbuf-help lists what there is".to_owned())
         );
     }
 
@@ -369,6 +384,14 @@ mod tests {
         assert_eq!(
             read(&["--logbuf-vmlinux"], &[]),
             Err("--logbuf-vmlinux needs a value: --logbuf-vmlinux=FILE".to_owned())
+        );
+        assert_eq!(
+            read(&["--logbuf-color=pink"], &[]),
+            Err("bad value 'pink' for --logbuf-color; it may be auto, always, never".to_owned())
+        );
+        assert_eq!(
+            read(&["--logbuf-vers"], &[]),
+            Err("there is no --logbuf-vers; did you mean --logbuf-version?".to_owned())
         );
         assert_eq!(
             read(&["--logbuf-help=x"], &[]),

@@ -42,6 +42,8 @@ pub enum LaunchError {
     Loop,
     /// The key the user chose is one of QEMU's own.
     Key(KeySequence),
+    /// A verdict is wanted of a QEMU that leaves us.
+    NoVerdict,
     /// It could not be executed.
     Exec(OsString, io::Error),
     /// The host refused something we cannot do without.
@@ -53,7 +55,7 @@ impl LaunchError {
     #[must_use]
     pub fn status(&self) -> u8 {
         match self {
-            Self::Key(_) => 2,
+            Self::Key(_) | Self::NoVerdict => 2,
             Self::NotFound(_) | Self::Loop => 127,
             Self::Exec(_, error) if error.kind() == io::ErrorKind::NotFound => 127,
             Self::Exec(..) => 126,
@@ -73,6 +75,9 @@ impl fmt::Display for LaunchError {
                 f,
                 "bad value for --logbuf-key (or QEMU_LOGBUF_KEY): {key} is QEMU's own; QEMU takes {} after its escape",
                 String::from_utf8_lossy(QEMU_KEYS)
+            ),
+            Self::NoVerdict => f.write_str(
+                "with -daemonize nobody stays to give the verdict that --logbuf-stop-on and --logbuf-expect are for; leave out -daemonize, or these",
             ),
             Self::Exec(path, error) => write!(
                 f,
@@ -125,6 +130,10 @@ pub fn run(
     ];
     let plan = Plan::new(&options);
     if line.daemonize {
+        if options.wants_verdict && plan.judges() {
+            // QEMU's own status, of a start that went well, would be a good one.
+            return Err(LaunchError::NoVerdict);
+        }
         if !plan.is_idle() {
             warn(
                 "with -daemonize nobody stays to look out for events; leave out -daemonize, or the --logbuf options",

@@ -293,9 +293,8 @@ impl Guest<'_> {
             scan::Verdict::Live(found) => found,
             scan::Verdict::OnlyPristine(_) => return Ok(bare(self.not_entered(""))),
             scan::Verdict::Nothing if !self.live => {
-                let what = "no log of any format is in this file".to_owned();
-                let remedy = "it should be guest memory from address 0 on, or say where it begins with @ADDRESS";
-                return Ok(bare(failed(what, remedy)));
+                // What to do about it depends on what the file is.
+                return Ok(bare(failed("no log of any format is in this file".to_owned(), "")));
             }
             scan::Verdict::Nothing => {
                 return Ok(bare(self.not_entered("no log of any format is in memory")));

@@ -11,8 +11,8 @@ use super::answer::{self, Guest};
 use super::press::Press;
 use super::sources::Sources;
 use crate::cli::{Options, Show};
-use crate::guest::dump;
-use crate::report::Report;
+use crate::guest::dump::{self, Kind};
+use crate::report::{Report, Verdict};
 use crate::terminal::Destination;
 
 /// Report on the file that `name` names, maybe with `@ADDRESS` behind it,
@@ -34,13 +34,19 @@ pub fn read(name: &OsStr, options: &Options) -> Result<bool, Box<dyn fmt::Displa
     let mut sources = Sources::of(options.vmlinux.clone(), None);
     let mut progress = |_, _| ControlFlow::Continue(());
     let answer = answer::consult(&guest, &mut sources, &mut progress);
-    let report = answer.map_or_else(
-        |error| {
-            let what = format!("{}: {error}", path.display());
-            Report::new(answer::failed(what, "it may be cut short; dump it again"))
-        },
+    let mut report = answer.map_or_else(
+        |error| Report::new(answer::failed(format!("{}: {error}", path.display()), "")),
         |answer| answer.report,
     );
+    if let Verdict::Failed { remedy, .. } = &mut report.verdict {
+        *remedy = match memory.kind() {
+            Kind::Raw => "it should be guest memory from address 0 on, or say where it begins with @ADDRESS",
+            Kind::Elf | Kind::Kdump | Kind::KdumpFlattened => {
+                "it may be cut short, or of a guest whose kernel had not been entered; dump it again"
+            }
+        }
+        .to_owned();
+    }
     let written = Press::new(options).put(&report, &Destination::Stdout);
     Ok(written && report.log().is_some())
 }

@@ -64,7 +64,7 @@ impl History {
         let Verdict::Log(log) = &mut report.verdict else { return };
         if report.kernel != shown.kernel || !shown.is_before(log) {
             report.notes.push(format!(
-                "the log is another one than in report #{}: the guest was restarted",
+                "the log is another one than in report #{}: the guest was restarted, or set back to a snapshot",
                 shown.number
             ));
             return;

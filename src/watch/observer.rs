@@ -541,6 +541,9 @@ fn tell_of_cpus(report: &mut Report, first: &Cpu, lines: Option<(Vec<CpuLine>, W
                 // its data.
                 report.warnings.push("no CPU is in the kernel; if the guest was reset, this is the log of the boot before, and the next kernel has not been entered".to_owned());
             }
+            (Whereabouts::Outside, Verdict::NotEntered { .. }) if is_at_vector(first) => {
+                report.warnings.push("a kernel that crashed before it had exception vectors of its own looks like this too; -d int,cpu_reset of QEMU's tells".to_owned());
+            }
             _ => {}
         }
     }
@@ -548,6 +551,11 @@ fn tell_of_cpus(report: &mut Report, first: &Cpu, lines: Option<(Vec<CpuLine>, W
         let more = if detail.is_empty() { "" } else { "; " };
         *detail = format!("CPU {} is at {:#x}{more}{detail}", first.index, first.nip);
     }
+}
+
+/// Whether a processor is where exceptions lead to, and not where a reset does.
+const fn is_at_vector(cpu: &Cpu) -> bool {
+    !cpu.translated() && matches!(cpu.nip, 0x200..0x3000)
 }
 
 /// Guest memory could not be read: what to do about it.

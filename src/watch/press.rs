@@ -98,7 +98,8 @@ impl Press {
         write: &dyn Fn(&Destination) -> io::Result<()>,
         what_is: Option<&str>,
     ) -> bool {
-        let Some(path) = &self.output else { return write(destination).is_ok() };
+        let show = || self.shown(write(destination), destination);
+        let Some(path) = &self.output else { return show() };
         let path = self.filled_in(path, number);
         let Err(error) = write(&Destination::File(path.clone())) else { return true };
         if let Some(what_is) = what_is {
@@ -110,7 +111,20 @@ impl Press {
             self.say(&line, destination);
             self.complained.store(true, Ordering::Relaxed);
         }
-        write(destination).is_ok()
+        show()
+    }
+
+    /// Whether something was written; where it was to standard output and
+    /// could not be, that is said, but for a reader that has seen enough.
+    fn shown(&self, written: io::Result<()>, destination: &Destination) -> bool {
+        if let Err(error) = &written
+            && *destination == Destination::Stdout
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            let why = reason(error);
+            self.say(&format!("cannot write to standard output: {why}; write to another place, as with --logbuf-output"), destination);
+        }
+        written.is_ok()
     }
 
     fn write(&self, report: &Report, destination: &Destination) -> io::Result<()> {
