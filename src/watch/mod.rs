@@ -2,8 +2,9 @@
 //!
 //! The [`Desk`] takes questions on the main thread; the [`Observer`] answers
 //! them, on a thread that lives only as long as the answer takes, so that the
-//! keyboard is never held up. Where something is to happen by itself, the
-//! vigil looks out for it, on another thread.
+//! keyboard is never held up; or at once, where nobody has to be waited for.
+//! Where something is to happen by itself, the vigil looks out for it, on
+//! another thread.
 
 #![forbid(unsafe_code)]
 
