@@ -119,6 +119,12 @@ fn only_ourselves_in_path_is_no_qemu() {
     ends_in_a_clear_line(&place.run(&["ours"], script), "only qemu-system-ppc64 in PATH");
     let script = "mkdir none; PATH=$PWD/none; $OURS -version";
     ends_in_a_clear_line(&place.run(&["ours"], script), "no qemu-system-ppc64 in PATH");
+    for (file, status) in [("/etc/passwd", 126), ("/etc/nothing", 127)] {
+        let output = place.run(&["ours"], &format!("$OURS --logbuf-qemu={file} -version"));
+        assert_eq!(output.status.code(), Some(status));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(&format!("{file} is not an executable file")), "{said}");
+    }
     let script = "QEMU_LOGBUF_QEMU=$PWD/copy/qemu-system-ppc64 qemu-system-ppc64 -version";
     ends_in_a_clear_line(&place.run(&["ours"], script), "is qemu-logbuf itself");
 }

@@ -56,6 +56,7 @@ impl LaunchError {
     pub fn status(&self) -> u8 {
         match self {
             Self::Key(_) | Self::NoVerdict => 2,
+            Self::NotFound(NotFound::Named(path)) if path.exists() => 126,
             Self::NotFound(_) | Self::Loop => 127,
             Self::Exec(_, error) if error.kind() == io::ErrorKind::NotFound => 127,
             Self::Exec(..) => 126,
