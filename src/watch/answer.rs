@@ -197,6 +197,10 @@ impl Guest<'_> {
         let view = View::new(self.memory, arch, rule);
         let buffer = match self.locate(&view, names, displacement) {
             Ok(buffer) => buffer,
+            Err(_) if self.is_on_its_way(rule, displacement, names) => {
+                let verdict = Verdict::EnteredSilent { format: None };
+                return Ok(Word::Settled(Box::new(report_of(verdict, arch, names)), ground));
+            }
             Err(error) => {
                 let path = path.display();
                 let why = format!("{path} does not lead to the log: {error}");
@@ -344,6 +348,19 @@ impl Guest<'_> {
     fn runs_another(&self, arch: Arch) -> bool {
         let in_kernel = |cpu: &Cpu| cpu.translated() && !cpu.user() && cpu.nip >> 60 == 0xc;
         arch.word == arch::Word::W64 && (self.cpu)().as_ref().is_some_and(in_kernel)
+    }
+
+    /// Whether a kernel copies itself to where it runs at this moment, as
+    /// copy_and_flush() does in real mode: its data is yet to come, and where
+    /// its log will be lies what was loaded.
+    fn is_on_its_way(&self, rule: AddressRule, displacement: u64, names: &Names) -> bool {
+        // Book E has no real mode, and no copy.
+        let in_real_mode = |cpu: &Cpu| cpu.msr >> 63 == 1 && !cpu.translated() && !cpu.user();
+        self.live
+            && rule == AddressRule::Linear64
+            && (self.cpu)().is_some_and(|cpu| {
+                in_real_mode(&cpu) && names.holds(rule, displacement, cpu.nip) == Some(true)
+            })
     }
 
     /// Whether the processor is known to be outside of the kernel.
@@ -501,6 +518,49 @@ mod tests {
         assert!(is_not_entered(asked(at(0x1fe0_0000, 1 << 63))), "firmware");
         let another = asked(at(0xc000_0000_0123_4568, 1 << 63 | 0x30));
         assert!(matches!(another, Word::Refused(why, _) if why.contains("another one runs")));
+    }
+
+    #[test]
+    fn text_where_a_kernel_copies_itself_to_is_not_its_log() {
+        const BASE: u64 = 0xc000_0000_0000_0000;
+        let banner = b"Linux version 6.1.0 (a@b) (gcc 12) #1 SMP Thu";
+        let mut bytes = vec![0; 0x10000];
+        let mut put = |at: usize, what: &[u8]| bytes[at..at + what.len()].copy_from_slice(what);
+        put(0x1000, banner);
+        put(0x1000 + banner.len(), b"\n");
+        put(0x1808, &(BASE + 0x4000).to_le_bytes());
+        put(0x1810, &0x1000_u32.to_le_bytes());
+        put(0x4008, b"what lay there before, or a line of a kernel of an unknown kind");
+        let memory = Image::new(0, bytes);
+        let names = [
+            ("linux_banner", 0x1000),
+            ("prb", 0x1800),
+            ("log_buf", 0x1808),
+            ("log_buf_len", 0x1810),
+            ("_stext", 0),
+            ("_end", 0x10000),
+        ];
+        let names = Names {
+            source: Source::Scan,
+            arch: Some(Arch::PPC64LE),
+            banner: Some(banner.to_vec()),
+            symbols: names
+                .map(|(name, at)| (name.to_owned(), Symbol { address: BASE + at, size: 0 }))
+                .into(),
+            types: KernelTypes::default(),
+        };
+        let verdict = |cpu: Option<Cpu>| {
+            let cpu = || cpu.clone();
+            let guest = Guest { memory: &memory, live: true, cpu: &cpu, log: true, unseen: false };
+            let path = Path::new("vmlinux");
+            match guest.by_names(Arch::PPC64LE, path, &names, Code::Unknown).expect("read") {
+                Word::Settled(report, _) => report.verdict,
+                Word::Refused(why, _) => panic!("{why}"),
+            }
+        };
+        assert!(matches!(verdict(at(0x8000, 1 << 63)), Verdict::EnteredSilent { .. }));
+        let running = at(BASE + 0x8000, 1 << 63 | 0x30);
+        assert!(matches!(verdict(running), Verdict::Log(log) if log.entries.len() == 1));
     }
 
     /// A kernel whose data comes to its place after so many reads.
