@@ -196,8 +196,8 @@ impl Guest<'_> {
         let Ground { arch, rule, displacement, .. } = ground;
         let view = View::new(self.memory, arch, rule);
         let buffer = match self.locate(&view, names, displacement) {
-            Ok(buffer) => buffer,
-            Err(_) if self.is_on_its_way(rule, displacement, names) => {
+            Ok(Some(buffer)) => buffer,
+            Ok(None) => {
                 let verdict = Verdict::EnteredSilent { format: None };
                 return Ok(Word::Settled(Box::new(report_of(verdict, arch, names)), ground));
             }
@@ -241,18 +241,26 @@ impl Guest<'_> {
     }
 
     /// The log buffer that names lead to. A kernel that is on its way to where
-    /// it runs (`copy_and_flush`) has its banner there before its data.
+    /// it runs (`copy_and_flush`) has its banner there before its data; `None`
+    /// where it takes long for that.
     fn locate(
         &self,
         view: &View<'_>,
         names: &Names,
         displacement: u64,
-    ) -> Result<LogBuffer, LocateError> {
+    ) -> Result<Option<LogBuffer>, LocateError> {
         let start = Instant::now();
         loop {
             let located = locate(view, names, displacement);
-            if located.is_ok() || !self.live || start.elapsed() > MOVES {
-                return located;
+            if located.is_ok() || !self.live {
+                return located.map(Some);
+            }
+            if start.elapsed() > MOVES {
+                if self.is_on_its_way(view.rule(), displacement, names) {
+                    return Ok(None);
+                }
+                // It may have arrived since.
+                return locate(view, names, displacement).map(Some);
             }
             std::thread::sleep(MOVES / 20);
         }
@@ -356,8 +364,7 @@ impl Guest<'_> {
     fn is_on_its_way(&self, rule: AddressRule, displacement: u64, names: &Names) -> bool {
         // Book E has no real mode, and no copy.
         let in_real_mode = |cpu: &Cpu| cpu.msr >> 63 == 1 && !cpu.translated() && !cpu.user();
-        self.live
-            && rule == AddressRule::Linear64
+        rule == AddressRule::Linear64
             && (self.cpu)().is_some_and(|cpu| {
                 in_real_mode(&cpu) && names.holds(rule, displacement, cpu.nip) == Some(true)
             })
@@ -602,7 +609,8 @@ mod tests {
             let view = View::new(&memory, Arch::PPC64LE, AddressRule::Linear64);
             guest
                 .locate(&view, &names, 0)
-                .map(|buffer| buffer.read(&view).map(|log| log.records().count()))
+                .map(|buffer| buffer.expect("it is there").read(&view))
+                .map(|log| log.map(|log| log.records().count()))
         };
         assert!(located(false).is_err(), "a file does not change");
         assert!(matches!(located(true), Ok(Ok(1))));
