@@ -47,6 +47,13 @@ impl Cpu {
     pub const fn translated(&self) -> bool {
         self.msr & 0x20 != 0
     }
+
+    /// Whether its addresses are real ones, with 64-bit registers. Only Book S
+    /// has such a mode: elsewhere MSR IR says nothing of translation.
+    #[must_use]
+    pub const fn real_mode(&self) -> bool {
+        self.msr >> 63 == 1 && !self.translated()
+    }
 }
 
 impl fmt::Display for Cpu {

@@ -298,8 +298,7 @@ impl fmt::Display for Place<'_> {
             Activity::Moving => f.write_str("moving, just now in ")?,
             Activity::Seen => f.write_str("in ")?,
         }
-        // Only Book S: elsewhere the bit says nothing of translation.
-        if !cpu.translated() && cpu.msr >> 63 == 1 && cpu.nip >> 60 == 0 {
+        if cpu.real_mode() && cpu.nip >> 60 == 0 {
             f.write_str("real mode in ")?;
         }
         write!(f, "{trace}")

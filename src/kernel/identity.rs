@@ -54,6 +54,13 @@ pub fn usual_rule(arch: Arch, names: &Names) -> AddressRule {
     }
 }
 
+/// How far a kernel whose banner is at real address `banner` is from where
+/// it was linked to; `None` without the banner's name.
+#[must_use]
+pub fn displacement_of(names: &Names, rule: AddressRule, banner: u64) -> Option<u64> {
+    Some(banner.wrapping_sub(rule.real(names.address("linux_banner")?)?))
+}
+
 /// Compare the guest in `memory` with `names`, of a kernel compiled for
 /// `arch`.
 ///

@@ -15,7 +15,7 @@ use crate::arch::{self, Arch};
 use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
 use crate::kernel::banner::REACH;
 use crate::kernel::console::{Printed, printed};
-use crate::kernel::identity::{each_banner, usual_rule};
+use crate::kernel::identity::{displacement_of, each_banner, usual_rule};
 use crate::kernel::scan::{self, Progress, scan};
 use crate::kernel::search::{Attempt, Role};
 use crate::kernel::{
@@ -35,6 +35,13 @@ enum Word {
     /// These names are not the guest's, or lead nowhere; why. What they know
     /// of the kernel's place may be right all the same.
     Refused(String, Option<Ground>),
+}
+
+impl Word {
+    /// A bare verdict on the kernel of these names, compiled for `arch`.
+    fn settled(verdict: Verdict, names: &Names, ground: Ground, arch: Arch) -> Self {
+        Self::Settled(Box::new(report_of(verdict, arch, names)), ground)
+    }
 }
 
 /// What a guest can be asked.
@@ -152,8 +159,7 @@ impl Guest<'_> {
         names: &Names,
         code: Code,
     ) -> Result<Word, ReadError> {
-        let settled =
-            |verdict, ground| Ok(Word::Settled(Box::new(report_of(verdict, arch, names)), ground));
+        let settled = |verdict, ground| Ok(Word::settled(verdict, names, ground, arch));
         match identify(self.memory, arch, names)? {
             Identity::Here { rule, displacement } => {
                 let ground = Ground::of(names, arch, rule, displacement, code);
@@ -173,8 +179,7 @@ impl Guest<'_> {
             Identity::Loaded { real } => {
                 // It may have begun where it was loaded (prom_init).
                 let rule = usual_rule(arch, names);
-                let linked = names.address("linux_banner").and_then(|address| rule.real(address));
-                let displacement = linked.map_or(0, |linked| real.wrapping_sub(linked));
+                let displacement = displacement_of(names, rule, real).unwrap_or(0);
                 let ground = Ground::of(names, arch, rule, displacement, code);
                 settled(self.not_entered(""), ground)
             }
@@ -199,7 +204,7 @@ impl Guest<'_> {
             Ok(Some(buffer)) => buffer,
             Ok(None) => {
                 let verdict = Verdict::EnteredSilent { format: None };
-                return Ok(Word::Settled(Box::new(report_of(verdict, arch, names)), ground));
+                return Ok(Word::settled(verdict, names, ground, arch));
             }
             Err(error) => {
                 let path = path.display();
@@ -218,8 +223,7 @@ impl Guest<'_> {
         {
             // Loaded where it will run (Book E, 32-bit boards), so that its
             // empty log alone does not tell.
-            let report = report_of(self.not_entered(""), arch, names);
-            return Ok(Word::Settled(Box::new(report), ground));
+            return Ok(Word::settled(self.not_entered(""), names, ground, arch));
         }
         let mut report = report_of(verdict, arch, names);
         report.layout = buffer.layout();
@@ -363,11 +367,10 @@ impl Guest<'_> {
     /// its log will be lies what was loaded.
     fn is_on_its_way(&self, rule: AddressRule, displacement: u64, names: &Names) -> bool {
         // Book E has no real mode, and no copy.
-        let in_real_mode = |cpu: &Cpu| cpu.msr >> 63 == 1 && !cpu.translated() && !cpu.user();
-        rule == AddressRule::Linear64
-            && (self.cpu)().is_some_and(|cpu| {
-                in_real_mode(&cpu) && names.holds(rule, displacement, cpu.nip) == Some(true)
-            })
+        let copies = |cpu: Cpu| {
+            cpu.real_mode() && !cpu.user() && names.holds(rule, displacement, cpu.nip) == Some(true)
+        };
+        rule == AddressRule::Linear64 && (self.cpu)().is_some_and(copies)
     }
 
     /// Whether the processor is known to be outside of the kernel.

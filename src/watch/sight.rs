@@ -13,7 +13,7 @@ use super::answer::Low;
 use super::sources::SharedSources;
 use crate::arch::{Arch, Word};
 use crate::guest::{AddressRule, Cpu, Memory, ReadError, View};
-use crate::kernel::identity::{each_banner, usual_rule};
+use crate::kernel::identity::{displacement_of, each_banner, usual_rule};
 use crate::kernel::scan::{self, scan};
 use crate::kernel::{
     Identity, KernelTypes, Names, Source, banner, identify, kallsyms, locate, open_found,
@@ -287,8 +287,8 @@ impl Sight {
 impl Loaded {
     fn new(names: Arc<Names>, arch: Arch, banner: u64) -> Option<Self> {
         let rule = usual_rule(arch, &names);
-        let linked = rule.real(names.address("linux_banner")?)?;
-        Some(Self { names, banner, rule, displacement: banner.wrapping_sub(linked) })
+        let displacement = displacement_of(&names, rule, banner)?;
+        Some(Self { names, banner, rule, displacement })
     }
 
     /// Whether it is still there, and `nip` in it.
